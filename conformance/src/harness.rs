@@ -1,0 +1,75 @@
+//! What a backend's author gives to the suite.
+
+use std::fmt;
+use std::future::Future;
+use std::net::SocketAddr;
+
+use lockcore::{BoxError, LockBackend};
+
+/// A store under test: how to start it, reach it, and break it.
+///
+/// `start` is called once for the cases that share a server, and once more for each case that
+/// breaks its server. A harness is dropped when its last case has ended, and stops its server
+/// then.
+pub trait Harness: Sized + Send + Sync + 'static {
+    /// The backend under test.
+    type Backend: LockBackend;
+
+    /// Starts a store. An error makes the run red: a store that cannot be started is never a
+    /// silent pass.
+    fn start() -> impl Future<Output = Result<Self, BoxError>> + Send;
+
+    /// Connects a new, independent client to the store, through these addresses: the store's own
+    /// [`endpoints`](Self::endpoints), or those of the suite's fault proxy in front of them, in
+    /// the same order. Stores without endpoints get none.
+    fn connect(
+        &self,
+        at: &[SocketAddr],
+    ) -> impl Future<Output = Result<Self::Backend, BoxError>> + Send;
+
+    /// The store's TCP endpoints. Without any, the cases about faults on the wire are reported as
+    /// not applicable.
+    fn endpoints(&self) -> Vec<SocketAddr> {
+        Vec::new()
+    }
+
+    /// Breaks or mends the server, and returns when it is done. `false`: this harness cannot, and
+    /// the cases that need it are reported as not applicable.
+    fn inflict(&self, fault: Fault) -> impl Future<Output = bool> + Send {
+        let _ = fault;
+        async { false }
+    }
+
+    /// Names the store for the report: which, its version, where it came from.
+    fn about(&self) -> String {
+        std::any::type_name::<Self::Backend>().to_owned()
+    }
+}
+
+/// What can be done to a server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Fault {
+    /// Stop it where it stands, as SIGSTOP does: connections stay open, nothing answers.
+    Pause,
+    /// Let a paused server go on.
+    Resume,
+    /// End it at once, as SIGKILL does.
+    Kill,
+    /// Start a killed server again, at the same address.
+    Restart,
+    /// Make it forget all data.
+    Wipe,
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Pause => "pause",
+            Self::Resume => "resume",
+            Self::Kill => "kill",
+            Self::Restart => "restart",
+            Self::Wipe => "wipe",
+        })
+    }
+}

@@ -1,0 +1,6 @@
+#![doc = include_str!("../README.md")]
+
+mod harness;
+pub mod servers;
+
+pub use crate::harness::{Fault, Harness};

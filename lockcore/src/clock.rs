@@ -1,0 +1,150 @@
+//! The one clock of the core.
+//!
+//! Local deadlines must count the time a machine is suspended: the store's clock goes on
+//! meanwhile. `std::time::Instant` stops during suspend on Linux, so a moment here is tokio's
+//! clock plus the time spent suspended since the process began, as the difference between
+//! CLOCK_BOOTTIME and CLOCK_MONOTONIC tells it. On tokio's paused test clock the first part is
+//! virtual and the second does not move, so every law about time can be tested to the
+//! millisecond, without a switch.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// An instant of the suspend-aware clock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Moment(Instant);
+
+/// A timer that would sleep longer than this wakes to look whether the machine was suspended:
+/// timers do not count suspended time.
+const SLICE: Duration = Duration::from_secs(1);
+
+/// Stands for "never" where a duration does not fit the clock: thirty years.
+const FAR: Duration = Duration::from_secs(30 * 365 * 24 * 60 * 60);
+
+impl Moment {
+    pub(crate) fn now() -> Self {
+        // Read first: of two readings the earlier offset is never too large, and the sum never
+        // behind the boot clock at this line.
+        let suspended = suspend::total();
+        Self(Instant::now() + suspended)
+    }
+
+    /// This moment and `duration` more; far in the future where the clock would overflow.
+    pub(crate) fn after(self, duration: Duration) -> Self {
+        Self(self.0.checked_add(duration).unwrap_or_else(|| self.0 + FAR))
+    }
+
+    /// What is left until this moment: zero once it has come.
+    pub(crate) fn remaining(self) -> Duration {
+        self.since(Self::now())
+    }
+
+    /// The time from `earlier` to this moment; zero if it is not later.
+    pub(crate) fn since(self, earlier: Self) -> Duration {
+        self.0.saturating_duration_since(earlier.0)
+    }
+
+    pub(crate) fn has_come(self) -> bool {
+        self <= Self::now()
+    }
+
+    /// Sleeps until the moment has come, suspended time counted.
+    pub(crate) async fn sleep_until(self) {
+        loop {
+            let left = self.remaining();
+            if left.is_zero() {
+                return;
+            }
+            tokio::time::sleep(left.min(SLICE)).await;
+        }
+    }
+}
+
+#[cfg(any(target_os = "linux", target_os = "android"))]
+mod suspend {
+    use std::sync::OnceLock;
+    use std::sync::atomic::{AtomicU64, Ordering};
+    use std::time::Duration;
+
+    use rustix::time::{ClockId, clock_gettime};
+
+    /// The time spent suspended since the first call. Never too large, and it never shrinks.
+    pub(super) fn total() -> Duration {
+        static FIRST: OnceLock<u64> = OnceLock::new();
+        static LARGEST: AtomicU64 = AtomicU64::new(0);
+
+        let boot = nanos(ClockId::Boottime);
+        // The second reading is the later one, so the difference can only be too small, by what
+        // passed in between: the largest one seen is the best.
+        let difference = boot.saturating_sub(nanos(ClockId::Monotonic));
+        let since_first = difference.saturating_sub(*FIRST.get_or_init(|| difference));
+        let largest = LARGEST
+            .fetch_max(since_first, Ordering::Relaxed)
+            .max(since_first);
+        #[cfg(test)]
+        let largest = largest + tests::INJECTED.get();
+        Duration::from_nanos(largest)
+    }
+
+    fn nanos(clock: ClockId) -> u64 {
+        let time = clock_gettime(clock);
+        u64::try_from(time.tv_sec)
+            .unwrap_or(0)
+            .saturating_mul(1_000_000_000)
+            + u64::try_from(time.tv_nsec).unwrap_or(0)
+    }
+
+    #[cfg(test)]
+    pub(crate) mod tests {
+        use std::cell::Cell;
+
+        thread_local! {
+            /// Nanoseconds that this thread's tests pretend to have been suspended for.
+            pub(crate) static INJECTED: Cell<u64> = const { Cell::new(0) };
+        }
+    }
+}
+
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+mod suspend {
+    use std::time::Duration;
+
+    /// Windows counts suspended time in `Instant` itself; macOS does not, and there the docs of
+    /// the guard say so.
+    pub(super) fn total() -> Duration {
+        Duration::ZERO
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_moment_follows_the_paused_clock_exactly() {
+        let start = Moment::now();
+        let end = start.after(Duration::from_secs(90));
+        end.sleep_until().await;
+        assert!(end.has_come());
+        let slept = Moment::now().since(start);
+        assert!(slept >= Duration::from_secs(90), "{slept:?}");
+        assert!(slept < Duration::from_millis(90_010), "{slept:?}");
+    }
+
+    #[cfg(target_os = "linux")]
+    #[tokio::test(start_paused = true)]
+    async fn suspended_time_counts() {
+        let end = Moment::now().after(Duration::from_secs(10));
+        suspend::tests::INJECTED.set(10_000_000_000);
+        let came = end.has_come();
+        suspend::tests::INJECTED.set(0);
+        assert!(came);
+    }
+
+    #[tokio::test]
+    async fn an_endless_duration_does_not_overflow() {
+        let far = Moment::now().after(Duration::MAX);
+        assert!(far.remaining() > Duration::from_secs(365 * 24 * 60 * 60));
+    }
+}
