@@ -86,8 +86,15 @@ struct Suite<H> {
 
 impl<H: Harness> Suite<H> {
     fn new() -> std::io::Result<Self> {
-        let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-        Ok(Self { runtime, shared: OnceLock::new(), own_servers: Permits::new(OWN_SERVERS) })
+        let runtime = Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()?;
+        Ok(Self {
+            runtime,
+            shared: OnceLock::new(),
+            own_servers: Permits::new(OWN_SERVERS),
+        })
     }
 
     fn trial(self: Arc<Self>, case: &'static Case) -> Trial {
@@ -104,7 +111,10 @@ impl<H: Harness> Suite<H> {
     fn run(&self, case: &Case) -> Result<Verdict, Failure> {
         let handle = self.runtime.handle();
         let shared = match self.shared.get_or_init(|| {
-            handle.block_on(H::start()).map(Arc::new).map_err(|error| error.to_string())
+            handle
+                .block_on(H::start())
+                .map(Arc::new)
+                .map_err(|error| error.to_string())
         }) {
             Ok(shared) => shared.clone(),
             Err(error) => return Err(Failure::new(format!("the store did not start: {error}"))),
@@ -125,15 +135,24 @@ impl<H: Harness> Suite<H> {
     }
 
     fn report(&self, conclusion: &libtest_mimic::Conclusion) {
-        let Some(shared) = self.shared.get() else { return };
+        let Some(shared) = self.shared.get() else {
+            return;
+        };
         let about = match shared {
             Ok(harness) => harness.about(),
             Err(_) => format!("{} (not started)", std::any::type_name::<H::Backend>()),
         };
-        let (passed, failed, other) =
-            (conclusion.num_passed, conclusion.num_failed, conclusion.num_ignored);
-        println!("conformance of {about}: {passed} passed, {failed} failed, {other} not applicable");
-        let Some(path) = std::env::var_os("LOCKCORE_TEST_SUMMARY") else { return };
+        let (passed, failed, other) = (
+            conclusion.num_passed,
+            conclusion.num_failed,
+            conclusion.num_ignored,
+        );
+        println!(
+            "conformance of {about}: {passed} passed, {failed} failed, {other} not applicable"
+        );
+        let Some(path) = std::env::var_os("LOCKCORE_TEST_SUMMARY") else {
+            return;
+        };
         let line = format!("{about}\t{passed}\t{failed}\t{other}\n");
         let written = std::fs::OpenOptions::new()
             .create(true)
@@ -147,7 +166,9 @@ impl<H: Harness> Suite<H> {
 
     /// Drops the harness inside its runtime, where containers are taken down.
     fn stop(self: Arc<Self>) {
-        let Ok(suite) = Arc::try_unwrap(self) else { return };
+        let Ok(suite) = Arc::try_unwrap(self) else {
+            return;
+        };
         let _inside = suite.runtime.enter();
         drop(suite.shared);
     }
@@ -173,10 +194,14 @@ pub fn on<H: Harness>(case: &Case, harness: Arc<H>, runtime: &Handle) -> Result<
     let clock = H::clock();
     match case.requirement() {
         Needs::Wire if harness.endpoints().is_empty() => {
-            return Ok(Verdict::NotApplicable("the store has no TCP endpoint".to_owned()));
+            return Ok(Verdict::NotApplicable(
+                "the store has no TCP endpoint".to_owned(),
+            ));
         }
         Needs::Signals if !harness.signals() => {
-            return Ok(Verdict::NotApplicable("the store does not signal releases".to_owned()));
+            return Ok(Verdict::NotApplicable(
+                "the store does not signal releases".to_owned(),
+            ));
         }
         _ => {}
     }
@@ -189,20 +214,28 @@ pub fn on<H: Harness>(case: &Case, harness: Arc<H>, runtime: &Handle) -> Result<
         }
         Clock::Real => LIMIT,
     };
-    let store = Arc::new(Shared { harness, runtime: runtime.clone(), clock });
+    let store = Arc::new(Shared {
+        harness,
+        runtime: runtime.clone(),
+        clock,
+    });
     let own = builder.build()?;
     own.block_on(async {
         if let Needs::Faults(faults) = case.requirement()
             && let Some(fault) = store.missing(faults).await
         {
-            return Ok(Verdict::NotApplicable(format!("the harness cannot {fault} its server")));
+            return Ok(Verdict::NotApplicable(format!(
+                "the harness cannot {fault} its server"
+            )));
         }
         let cx = Cx::new(store, clock).await?;
         let outcome: Outcome = match tokio::time::timeout(limit, case.start(&cx)).await {
             Ok(outcome) => outcome,
             Err(_) => Err(Failure::new(format!("it hung: no end after {limit:?}"))),
         };
-        outcome.map(|()| Verdict::Passed).map_err(|failure| with_notes(failure, &cx))
+        outcome
+            .map(|()| Verdict::Passed)
+            .map_err(|failure| with_notes(failure, &cx))
     })
 }
 
@@ -264,7 +297,9 @@ impl<H: Harness> Store for Shared<H> {
             return Box::pin(self.harness.inflict(fault));
         }
         let harness = self.harness.clone();
-        let task = self.runtime.spawn(async move { harness.inflict(fault).await });
+        let task = self
+            .runtime
+            .spawn(async move { harness.inflict(fault).await });
         Box::pin(async move { task.await.unwrap_or(false) })
     }
 }
@@ -277,13 +312,18 @@ struct Permits {
 
 impl Permits {
     fn new(count: usize) -> Self {
-        Self { left: Mutex::new(count), returned: Condvar::new() }
+        Self {
+            left: Mutex::new(count),
+            returned: Condvar::new(),
+        }
     }
 
     fn take(&self) -> Permit<'_> {
         let left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut left =
-            self.returned.wait_while(left, |left| *left == 0).unwrap_or_else(PoisonError::into_inner);
+        let mut left = self
+            .returned
+            .wait_while(left, |left| *left == 0)
+            .unwrap_or_else(PoisonError::into_inner);
         *left -= 1;
         Permit(self)
     }

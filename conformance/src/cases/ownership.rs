@@ -73,14 +73,22 @@ async fn release_twice(cx: &Cx) -> Outcome {
     cx.acquire(&cx.a, &holder).await?;
     cx.release(&cx.a, &holder).await?;
     for client in [&cx.a, &cx.b] {
-        ensure_matches!(client.release(&holder).await?, Release::NotHeld, "the second release");
+        ensure_matches!(
+            client.release(&holder).await?,
+            Release::NotHeld,
+            "the second release"
+        );
     }
     Ok(())
 }
 
 async fn release_of_a_free_key(cx: &Cx) -> Outcome {
     let nobody = cx.claim();
-    ensure_matches!(cx.a.release(&nobody).await?, Release::NotHeld, "release of a free key");
+    ensure_matches!(
+        cx.a.release(&nobody).await?,
+        Release::NotHeld,
+        "release of a free key"
+    );
     cx.acquire(&cx.b, &cx.claim()).await?;
     Ok(())
 }
@@ -90,14 +98,22 @@ async fn renew_needs_the_holder(cx: &Cx) -> Outcome {
     let lease = cx.acquire(&cx.a, &holder).await?;
     for client in [&cx.a, &cx.b] {
         let other = cx.claim().with_min_token(lease.token + 1000);
-        ensure_matches!(client.renew(&other).await?, Renew::NotHeld, "renew by another");
+        ensure_matches!(
+            client.renew(&other).await?,
+            Renew::NotHeld,
+            "renew by another"
+        );
         cx.stands(&holder, &lease).await?;
     }
     Ok(())
 }
 
 async fn renew_of_a_free_key(cx: &Cx) -> Outcome {
-    ensure_matches!(cx.a.renew(&cx.claim()).await?, Renew::NotHeld, "renew of a free key");
+    ensure_matches!(
+        cx.a.renew(&cx.claim()).await?,
+        Renew::NotHeld,
+        "renew of a free key"
+    );
     ensure!(cx.sight().await?.is_none(), "renew created a lease");
     Ok(())
 }
@@ -106,8 +122,15 @@ async fn renew_after_release(cx: &Cx) -> Outcome {
     let holder = cx.claim();
     cx.acquire(&cx.a, &holder).await?;
     cx.release(&cx.a, &holder).await?;
-    ensure_matches!(cx.a.renew(&holder).await?, Renew::NotHeld, "renew after release");
-    ensure!(cx.sight().await?.is_none(), "renew brought a released lease back");
+    ensure_matches!(
+        cx.a.renew(&holder).await?,
+        Renew::NotHeld,
+        "renew after release"
+    );
+    ensure!(
+        cx.sight().await?.is_none(),
+        "renew brought a released lease back"
+    );
     Ok(())
 }
 
@@ -115,11 +138,20 @@ async fn renew_after_release(cx: &Cx) -> Outcome {
 async fn stale_holder_leaves_the_next_alone(cx: &Cx) -> Outcome {
     let stale = cx.claim();
     cx.acquire(&cx.a, &stale).await?;
-    cx.until_free(cx.ttl + cx.a.limits().expiry_lag + cx.slack()).await?;
+    cx.until_free(cx.ttl + cx.a.limits().expiry_lag + cx.slack())
+        .await?;
     let next = cx.claim();
     let lease = cx.acquire(&cx.b, &next).await?;
-    ensure_matches!(cx.a.renew(&stale).await?, Renew::NotHeld, "renew by a stale holder");
-    ensure_matches!(cx.a.release(&stale).await?, Release::NotHeld, "release by a stale holder");
+    ensure_matches!(
+        cx.a.renew(&stale).await?,
+        Renew::NotHeld,
+        "renew by a stale holder"
+    );
+    ensure_matches!(
+        cx.a.release(&stale).await?,
+        Release::NotHeld,
+        "release by a stale holder"
+    );
     ensure_matches!(
         cx.a.acquire(&stale).await?,
         Acquire::Contended(_),
@@ -133,7 +165,10 @@ async fn any_client_serves_the_holder(cx: &Cx) -> Outcome {
     let holder = cx.claim();
     let lease = cx.acquire(&cx.a, &holder).await?;
     let again = cx.acquire(&cx.b, &holder).await?;
-    ensure!(again.token == lease.token, "asked again through another client: {again:?}");
+    ensure!(
+        again.token == lease.token,
+        "asked again through another client: {again:?}"
+    );
     cx.renew(&cx.b, &holder).await?;
     cx.release(&cx.b, &holder).await
 }
@@ -141,9 +176,37 @@ async fn any_client_serves_the_holder(cx: &Cx) -> Outcome {
 /// Keys are equal if all their bytes are, and only then.
 async fn keys_do_not_meet(cx: &Cx) -> Outcome {
     let suffixes = [
-        "", "/", "/a", "/A", "a", "a ", " a", ":lease", ":token", ":released", "{}", "{a}", "}", "{",
-        "%7B", "%7D", "%", "%25", "\u{e9}", "e\u{301}", "\n", "*", "?", "[a]", "\\", "'", "\"", ";--",
-        "|", "|1", "\u{1f512}",
+        "",
+        "/",
+        "/a",
+        "/A",
+        "a",
+        "a ",
+        " a",
+        ":lease",
+        ":token",
+        ":released",
+        "{}",
+        "{a}",
+        "}",
+        "{",
+        "%7B",
+        "%7D",
+        "%",
+        "%25",
+        "\u{e9}",
+        "e\u{301}",
+        "\n",
+        "*",
+        "?",
+        "[a]",
+        "\\",
+        "'",
+        "\"",
+        ";--",
+        "|",
+        "|1",
+        "\u{1f512}",
     ];
     let mut held = Vec::new();
     for suffix in suffixes {

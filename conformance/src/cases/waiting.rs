@@ -33,7 +33,11 @@ async fn wait(
     client: impl LockBackend,
     floor: Duration,
 ) -> Result<tokio::task::JoinHandle<Result<Instant, lockcore::Error>>, Failure> {
-    let lock = cx.manager(client).poll_floor(floor).build()?.lock(&cx.key)?;
+    let lock = cx
+        .manager(client)
+        .poll_floor(floor)
+        .build()?
+        .lock(&cx.key)?;
     Ok(tokio::spawn(async move {
         let guard = lock.acquire().await?;
         let at = Instant::now();
@@ -77,7 +81,9 @@ async fn a_signal_is_armed_when_returned(cx: &Cx) -> Outcome {
         let signal = cx.b.watch(&cx.claim()).await?;
         cx.release(&cx.a, &claim).await?;
         ensure!(
-            tokio::time::timeout(Duration::from_secs(10), signal).await.is_ok(),
+            tokio::time::timeout(Duration::from_secs(10), signal)
+                .await
+                .is_ok(),
             "a release right after the watch was armed did not resolve it"
         );
     }
@@ -96,7 +102,9 @@ async fn one_release_wakes_all(cx: &Cx) -> Outcome {
     cx.release(&cx.a, &claim).await?;
     for signal in signals {
         ensure!(
-            tokio::time::timeout(Duration::from_secs(10), signal).await.is_ok(),
+            tokio::time::timeout(Duration::from_secs(10), signal)
+                .await
+                .is_ok(),
             "one of several watchers was not woken"
         );
     }
@@ -115,7 +123,9 @@ async fn a_signal_can_be_armed_again(cx: &Cx) -> Outcome {
         }
         cx.release(&cx.a, &claim).await?;
         ensure!(
-            tokio::time::timeout(Duration::from_secs(10), signal).await.is_ok(),
+            tokio::time::timeout(Duration::from_secs(10), signal)
+                .await
+                .is_ok(),
             "round {round}: not woken"
         );
         before = cx.b.watch(&cx.claim()).await?;
@@ -131,7 +141,11 @@ async fn an_expiry_lets_in(cx: &Cx) -> Outcome {
     let after = waiter.await?? - held;
     cx.note(format!("in after {after:?} of {:?}", lease.ttl));
     let most = lease.ttl + cx.a.limits().expiry_lag + Duration::from_secs(1) + cx.slack();
-    ensure!(after <= most, "granted for {:?}, in after {after:?}", lease.ttl);
+    ensure!(
+        after <= most,
+        "granted for {:?}, in after {after:?}",
+        lease.ttl
+    );
     Ok(())
 }
 
@@ -147,14 +161,22 @@ async fn a_lost_signal_delays_and_no_more(cx: &Cx) -> Outcome {
     cx.release(&cx.a, &claim).await?;
     let after = waiter.await?? - freed;
     cx.note(format!("in after {after:?}"));
-    ensure!(after <= Duration::from_secs(1) + cx.slack(), "polled after {after:?}");
+    ensure!(
+        after <= Duration::from_secs(1) + cx.slack(),
+        "polled after {after:?}"
+    );
     Ok(())
 }
 
 async fn a_failing_watch_delays_and_no_more(cx: &Cx) -> Outcome {
     let claim = hold(cx).await?;
     let store = Faulty::new(cx.b.clone());
-    for mishap in [Mishap::Refuse, Mishap::Reset, Mishap::LoseReply, Mishap::Refuse] {
+    for mishap in [
+        Mishap::Refuse,
+        Mishap::Reset,
+        Mishap::LoseReply,
+        Mishap::Refuse,
+    ] {
         store.next(Verb::Watch, mishap);
     }
     let waiter = wait(cx, store.clone(), Duration::from_secs(1)).await?;
@@ -181,7 +203,10 @@ async fn an_idle_waiter_is_quiet(cx: &Cx) -> Outcome {
     tokio::time::sleep(Duration::from_millis(4500)).await;
     let asked = store.calls(Verb::Acquire) + store.calls(Verb::Watch) - before;
     cx.note(format!("{asked} requests in 4.5 s"));
-    ensure!((4..=7).contains(&asked), "asked {asked} times in 4.5 s at a floor of 1 s");
+    ensure!(
+        (4..=7).contains(&asked),
+        "asked {asked} times in 4.5 s at a floor of 1 s"
+    );
     cx.release(&cx.a, &claim).await?;
     waiter.await??;
     Ok(())
@@ -190,18 +215,32 @@ async fn an_idle_waiter_is_quiet(cx: &Cx) -> Outcome {
 async fn a_limit_is_kept(cx: &Cx) -> Outcome {
     let claim = hold(cx).await?;
     let lock = cx.manager(cx.b.clone()).build()?.lock(&cx.key)?;
-    for limit in [Duration::ZERO, Duration::from_millis(300), Duration::from_millis(1200)] {
+    for limit in [
+        Duration::ZERO,
+        Duration::from_millis(300),
+        Duration::from_millis(1200),
+    ] {
         let asked = Instant::now();
-        let error = lock.acquire_timeout(limit).await.err().map(|error| error.kind());
+        let error = lock
+            .acquire_timeout(limit)
+            .await
+            .err()
+            .map(|error| error.kind());
         let after = asked.elapsed();
         ensure!(error == Some(ErrorKind::Contended), "{limit:?}: {error:?}");
-        ensure!(after >= limit && after <= limit + cx.slack(), "{limit:?} took {after:?}");
+        ensure!(
+            after >= limit && after <= limit + cx.slack(),
+            "{limit:?} took {after:?}"
+        );
         if cx.exact() {
             ensure!(after == limit, "{limit:?} took {after:?}");
         }
     }
     cx.release(&cx.a, &claim).await?;
-    lock.acquire_timeout(Duration::from_secs(10)).await?.release().await?;
+    lock.acquire_timeout(Duration::from_secs(10))
+        .await?
+        .release()
+        .await?;
     Ok(())
 }
 
@@ -210,12 +249,19 @@ async fn try_does_not_wait(cx: &Cx) -> Outcome {
     let lock = cx.manager(cx.b.clone()).build()?.lock(&cx.key)?;
     let asked = Instant::now();
     ensure!(lock.try_acquire().await?.is_none(), "took a held key");
-    ensure!(asked.elapsed() <= cx.slack(), "waited {:?}", asked.elapsed());
+    ensure!(
+        asked.elapsed() <= cx.slack(),
+        "waited {:?}",
+        asked.elapsed()
+    );
     cx.release(&cx.a, &claim).await?;
     let guard = lock.try_acquire().await?;
     ensure!(guard.is_some(), "did not take a free key");
     // In the same process as well.
-    ensure!(lock.try_acquire().await?.is_none(), "took its own key twice");
+    ensure!(
+        lock.try_acquire().await?.is_none(),
+        "took its own key twice"
+    );
     Ok(())
 }
 
@@ -223,7 +269,11 @@ async fn waiters_of_two_clients_get_in(cx: &Cx) -> Outcome {
     let claim = hold(cx).await?;
     let mut waiters = Vec::new();
     for n in 0..6 {
-        let client = if n % 2 == 0 { cx.a.clone() } else { cx.b.clone() };
+        let client = if n % 2 == 0 {
+            cx.a.clone()
+        } else {
+            cx.b.clone()
+        };
         waiters.push(wait(cx, client, Duration::from_secs(1)).await?);
     }
     tokio::time::sleep(Duration::from_millis(100)).await;

@@ -1,0 +1,495 @@
+//! A store in memory with one flaw.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use lockcore::{
+    Acquire, BackendError, Claim, Contention, HolderId, Lease, LeaseInfo, Limits, LockBackend,
+    LockKey, Release, ReleaseSignal, Renew, StoreMemory, async_trait,
+};
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use crate::flaws::Flaw;
+
+/// A client of a broken store.
+#[derive(Debug)]
+pub struct Broken {
+    flaw: Flaw,
+    store: Arc<Mutex<Store>>,
+    client: u64,
+    /// Calls that were begun and neither ended nor cleaned up after.
+    stuck: AtomicU64,
+}
+
+#[derive(Debug)]
+pub struct Store {
+    born: Instant,
+    id: u128,
+    leases: BTreeMap<LockKey, Held>,
+    ended: BTreeMap<LockKey, Held>,
+    tokens: BTreeMap<LockKey, u64>,
+    watchers: BTreeMap<LockKey, Vec<Arc<Notify>>>,
+    watched: u64,
+    clients: u64,
+}
+
+#[derive(Clone, Debug)]
+struct Held {
+    holder: HolderId,
+    token: u64,
+    ends: Instant,
+    label: String,
+    client: u64,
+}
+
+/// Microseconds at which these stores' clocks begin.
+const EPOCH: u64 = 1_700_000_000_000_000;
+
+impl Store {
+    pub fn new() -> Self {
+        Self {
+            born: Instant::now(),
+            id: HolderId::random().as_u128(),
+            leases: BTreeMap::new(),
+            ended: BTreeMap::new(),
+            tokens: BTreeMap::new(),
+            watchers: BTreeMap::new(),
+            watched: 0,
+            clients: 0,
+        }
+    }
+
+    pub fn wipe(&mut self, flaw: Flaw) {
+        let id = self.id;
+        *self = Self { clients: self.clients, ..Self::new() };
+        if flaw == Flaw::MemorySurvivesAWipe {
+            self.id = id;
+            self.born -= Duration::from_secs(1);
+        }
+    }
+
+    fn now_us(&self) -> u64 {
+        EPOCH + u64::try_from(self.born.elapsed().as_micros()).expect("a short test")
+    }
+}
+
+impl Broken {
+    pub fn connect(flaw: Flaw, store: &Arc<Mutex<Store>>) -> Self {
+        let client = {
+            let mut store = store.lock().expect("unpoisoned");
+            store.clients += 1;
+            store.clients
+        };
+        Self { flaw, store: store.clone(), client, stuck: AtomicU64::new(0) }
+    }
+
+    fn is(&self, flaw: Flaw) -> bool {
+        self.flaw == flaw
+    }
+
+    fn store(&self) -> MutexGuard<'_, Store> {
+        self.store.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What the store takes the claim for.
+    fn claim(&self, claim: &Claim) -> Result<Claim, BackendError> {
+        let mut claim = claim.clone();
+        let checked = self.limits().check(&claim);
+        match self.flaw {
+            Flaw::TtlIsNotChecked => {
+                claim.ttl = claim.ttl.max(Duration::from_millis(1)).min(Duration::from_secs(60));
+                self.limits().check(&claim)?;
+            }
+            Flaw::FloorIsNotChecked => {
+                claim.min_token = claim.min_token.min(1 << 52);
+                self.limits().check(&claim)?;
+            }
+            Flaw::LabelIsNotChecked => claim.label.truncate(8),
+            _ => checked?,
+        }
+        claim.key = self.key(&claim.key);
+        if self.is(Flaw::TheClientIsTheHolder) {
+            claim.holder = HolderId::from_u128(self.client.into());
+        }
+        Ok(claim)
+    }
+
+    fn key(&self, key: &LockKey) -> LockKey {
+        let text = key.as_str();
+        let text = match self.flaw {
+            Flaw::KeysIgnoreCase => text.to_lowercase(),
+            Flaw::KeysAreTrimmed => text.trim().to_owned(),
+            Flaw::KeysAreCutShort => text.chars().take(256).collect(),
+            Flaw::KeysShareALease => "one".to_owned(),
+            _ => return key.clone(),
+        };
+        LockKey::new(text).expect("still a key")
+    }
+
+    /// A point at which the call can be dropped.
+    async fn step(&self) -> Result<(), BackendError> {
+        if self.is(Flaw::ADroppedCallBlocks) {
+            if self.stuck.load(Ordering::Relaxed) > 0 {
+                return Err(BackendError::unavailable("still busy with the last call"));
+            }
+            self.stuck.fetch_add(1, Ordering::Relaxed);
+            tokio::task::yield_now().await;
+            self.stuck.fetch_sub(1, Ordering::Relaxed);
+        }
+        if self.is(Flaw::CallsWaitForEachOther) {
+            tokio::time::sleep(Duration::from_millis(900)).await;
+        }
+        Ok(())
+    }
+
+    fn ends(&self, claim: &Claim) -> Instant {
+        Instant::now()
+            + match self.flaw {
+                Flaw::TtlIsCutShort => claim.ttl / 2,
+                Flaw::TtlIsStretched => claim.ttl * 2,
+                Flaw::TtlIsRoundedDown => Duration::from_millis(
+                    u64::try_from(claim.ttl.as_millis()).expect("a short test"),
+                ),
+                Flaw::LeasesAreForEver => Duration::from_secs(1_000_000),
+                _ => claim.ttl,
+            }
+    }
+
+    fn granted(&self, claim: &Claim) -> Duration {
+        match self.flaw {
+            Flaw::GrantsLess => claim.ttl / 2,
+            Flaw::GrantsMore => claim.ttl * 2,
+            _ => claim.ttl,
+        }
+    }
+
+    /// Takes away what has ended.
+    fn expire(&self, store: &mut Store) {
+        let now = Instant::now();
+        let ended: Vec<_> = store
+            .leases
+            .iter()
+            .filter(|(_, held)| held.ends <= now)
+            .map(|(key, _)| key.clone())
+            .collect();
+        for key in &ended {
+            let held = store.leases.remove(key).expect("just seen");
+            store.ended.insert(key.clone(), held);
+            if self.is(Flaw::TokensRestartAfterExpiry) {
+                store.tokens.remove(key);
+            }
+        }
+        if self.is(Flaw::NeighboursEndTogether) && !ended.is_empty() {
+            store.leases.clear();
+        }
+    }
+
+    fn token(&self, store: &Store, claim: &Claim) -> u64 {
+        let last = store.tokens.get(&claim.key).copied().unwrap_or(0);
+        let floor = claim.min_token;
+        let now = store.now_us();
+        match self.flaw {
+            Flaw::TokensStandStill => EPOCH.max(floor),
+            Flaw::TokensHaveNoClock | Flaw::TokensRestartAfterExpiry => (last + 1).max(floor),
+            Flaw::TokensArePerClient => self.client * EPOCH * 8 / self.client.pow(2) + last % 7 + 1,
+            Flaw::FloorIsIgnored => (last + 1).max(now),
+            Flaw::FloorReplaces if floor > 0 => floor,
+            Flaw::FloorIsExceeded if floor > 0 => (last + 1).max(now).max(floor + 1),
+            Flaw::TokensAreRounded => {
+                let token = (last + 1).max(now).max(floor);
+                if token >= 1 << 51 { token & !3 } else { token }
+            }
+            _ => (last + 1).max(now).max(floor),
+        }
+    }
+
+    fn memory(&self, store: &Store) -> Option<StoreMemory> {
+        let age = if self.is(Flaw::MemoryStandsStill) {
+            Duration::from_secs(1)
+        } else {
+            store.born.elapsed()
+        };
+        let id = if self.is(Flaw::MemoryIsTheClients) { self.client.into() } else { store.id };
+        Some(StoreMemory::new(id, age))
+    }
+
+    fn again(&self, store: &mut Store, claim: &Claim) -> Acquire {
+        let (memory, ends) = (self.memory(store), self.ends(claim));
+        let held = store.leases.get_mut(&claim.key).expect("just seen");
+        held.ends = match self.flaw {
+            Flaw::AskingAgainDoesNotExtend => held.ends,
+            Flaw::AskingAgainShortens => ends,
+            _ => held.ends.max(ends),
+        };
+        match self.flaw {
+            Flaw::AskingAgainIsContended => {
+                return Acquire::Contended(Contention::new(Some(held.ends - Instant::now())));
+            }
+            Flaw::AskingAgainCounts => held.token += 1,
+            Flaw::AskingAgainRaises => held.token = held.token.max(claim.min_token),
+            _ => {}
+        }
+        let lease = Lease::new(held.token, self.granted(claim)).with_memory(memory);
+        store.tokens.insert(claim.key.clone(), lease.token);
+        Acquire::Acquired(lease)
+    }
+
+    fn contended(&self, store: &mut Store, claim: &Claim) -> Result<Acquire, BackendError> {
+        let ends = self.ends(claim);
+        let held = store.leases.get_mut(&claim.key).expect("just seen");
+        if self.is(Flaw::AskingExtendsAnothers) {
+            held.ends = held.ends.max(ends + Duration::from_secs(1));
+        }
+        if self.is(Flaw::ContendedIsAnError) {
+            return Err(BackendError::unavailable("held by another"));
+        }
+        let left = held.ends - Instant::now();
+        Ok(Acquire::Contended(Contention::new(match self.flaw {
+            Flaw::RetryAfterIsTooLong => Some(left * 3 + Duration::from_secs(60)),
+            _ => Some(left),
+        })))
+    }
+
+    fn grant(&self, store: &mut Store, claim: &Claim) -> Acquire {
+        let token = self.token(store, claim);
+        let label = match self.flaw {
+            Flaw::LabelsAreCutShort => claim.label.split('|').next().unwrap_or("").to_owned(),
+            Flaw::LabelsAreLost => String::new(),
+            _ => claim.label.clone(),
+        };
+        let held =
+            Held { holder: claim.holder, token, ends: self.ends(claim), label, client: self.client };
+        store.tokens.insert(claim.key.clone(), token);
+        store.leases.insert(claim.key.clone(), held);
+        Acquire::Acquired(Lease::new(token, self.granted(claim)).with_memory(self.memory(store)))
+    }
+
+    fn mine(&self, store: &Store, claim: &Claim, by_anyone: Flaw) -> bool {
+        store.leases.get(&claim.key).is_some_and(|held| {
+            (held.holder == claim.holder || self.is(by_anyone))
+                && (held.client == self.client || !self.is(Flaw::OnlyOneClientServes))
+        })
+    }
+
+    fn info(&self, key: &LockKey, held: &Held) -> LeaseInfo {
+        let (mut remaining, mut token) = (held.ends - Instant::now(), held.token);
+        let mut holder = held.holder;
+        match self.flaw {
+            Flaw::InspectForgetsRenewals => remaining = remaining.min(Duration::from_millis(900)),
+            Flaw::InspectInventsTokens => token += 1,
+            Flaw::InspectInventsHolders => holder = HolderId::from_u128(1),
+            _ => {}
+        }
+        LeaseInfo::new(key.clone(), holder, token, remaining, held.label.clone())
+    }
+}
+
+#[async_trait]
+impl LockBackend for Broken {
+    fn limits(&self) -> Limits {
+        Limits::new(Duration::from_millis(10), Duration::from_secs(24 * 60 * 60))
+    }
+
+    async fn acquire(&self, claim: &Claim) -> Result<Acquire, BackendError> {
+        let claim = self.claim(claim)?;
+        self.step().await?;
+        if self.is(Flaw::AcquireChecksThenSets) {
+            let free = {
+                let mut store = self.store();
+                self.expire(&mut store);
+                !store.leases.contains_key(&claim.key)
+            };
+            tokio::task::yield_now().await;
+            if free {
+                return Ok(self.grant(&mut self.store(), &claim));
+            }
+        }
+        let store = &mut *self.store();
+        self.expire(store);
+        match store.leases.get(&claim.key) {
+            Some(held) if held.holder == claim.holder => Ok(self.again(store, &claim)),
+            Some(_) if self.is(Flaw::AcquireTakesOver) => Ok(self.grant(store, &claim)),
+            Some(held) if self.is(Flaw::ClientsShareALease) && held.client == self.client => {
+                Ok(self.grant(store, &claim))
+            }
+            Some(_) => self.contended(store, &claim),
+            None if self.is(Flaw::NothingIsGranted) => {
+                Ok(Acquire::Contended(Contention::new(None)))
+            }
+            None => Ok(self.grant(store, &claim)),
+        }
+    }
+
+    async fn renew(&self, claim: &Claim) -> Result<Renew, BackendError> {
+        let claim = self.claim(claim)?;
+        self.step().await?;
+        let store = &mut *self.store();
+        self.expire(store);
+        let ends = self.ends(&claim);
+        if !self.mine(store, &claim, Flaw::RenewByAnyone) {
+            match self.flaw {
+                Flaw::RenewCreates if !store.leases.contains_key(&claim.key) => {
+                    self.grant(store, &claim);
+                }
+                Flaw::RenewRevives if !store.leases.contains_key(&claim.key) => {
+                    let Some(mut held) =
+                        store.ended.remove(&claim.key).filter(|held| held.holder == claim.holder)
+                    else {
+                        return Ok(Renew::NotHeld);
+                    };
+                    held.ends = ends;
+                    store.leases.insert(claim.key.clone(), held);
+                }
+                Flaw::RenewStealsBack => {
+                    self.grant(store, &claim);
+                }
+                Flaw::RenewAlwaysWorks => {
+                    return Ok(Renew::Renewed(Lease::new(EPOCH, self.granted(&claim))));
+                }
+                Flaw::NotHeldIsAnError => return Err(BackendError::unavailable("not held")),
+                _ => return Ok(Renew::NotHeld),
+            }
+        }
+        if self.is(Flaw::RenewNeverWorks) {
+            return Ok(Renew::NotHeld);
+        }
+        let held = store.leases.get_mut(&claim.key).expect("mine");
+        held.ends = match self.flaw {
+            Flaw::RenewDoesNotExtend => held.ends,
+            Flaw::RenewShortens => ends,
+            _ => held.ends.max(ends),
+        };
+        let mut token = held.token.max(claim.min_token);
+        match self.flaw {
+            Flaw::RenewCounts => token += 1,
+            Flaw::RenewLowers if claim.min_token > 0 => token = claim.min_token,
+            Flaw::RenewRaisesTooFar if claim.min_token > held.token => token += 1,
+            Flaw::RenewDoesNotRaise => token = held.token,
+            Flaw::TokensAreRounded if token >= 1 << 51 => token &= !3,
+            _ => {}
+        }
+        if !self.is(Flaw::RaisesAreNotStored) {
+            held.token = token;
+        }
+        if self.is(Flaw::RenewDropsTheLabel) {
+            held.label.clear();
+        }
+        if !self.is(Flaw::RaisesAreForgotten) {
+            store.tokens.insert(claim.key.clone(), token);
+        }
+        Ok(Renew::Renewed(Lease::new(token, self.granted(&claim))))
+    }
+
+    async fn release(&self, claim: &Claim) -> Result<Release, BackendError> {
+        let floor = claim.min_token;
+        let claim = self.claim(claim)?;
+        self.step().await?;
+        let store = &mut *self.store();
+        self.expire(store);
+        if self.is(Flaw::ReleaseIsSpentOnNobody) && !store.leases.contains_key(&claim.key) {
+            return Err(BackendError::rejected("there is nothing to release"));
+        }
+        if !self.mine(store, &claim, Flaw::ReleaseByAnyone) {
+            return Ok(if self.is(Flaw::ReleaseAlwaysWorks) {
+                Release::Released
+            } else {
+                Release::NotHeld
+            });
+        }
+        let held = store.leases.get(&claim.key).expect("mine").clone();
+        if self.is(Flaw::ReleaseMatchesTheToken) && held.token > store.now_us() + 500 && floor == 0 {
+            return Ok(Release::NotHeld);
+        }
+        if !self.is(Flaw::ReleaseDoesNothing) {
+            store.leases.remove(&claim.key);
+            store.ended.insert(claim.key.clone(), held);
+        }
+        let watchers = store.watchers.remove(&claim.key).unwrap_or_default();
+        for (n, watcher) in watchers.iter().enumerate() {
+            match self.flaw {
+                Flaw::ReleaseIsSilent => {}
+                Flaw::ReleaseWakesOne if n > 0 => {}
+                _ => watcher.notify_one(),
+            }
+        }
+        Ok(if self.is(Flaw::ReleaseNeverWorks) { Release::NotHeld } else { Release::Released })
+    }
+
+    async fn watch(&self, claim: &Claim) -> Result<ReleaseSignal, BackendError> {
+        let claim = self.claim(claim)?;
+        self.step().await?;
+        let bell = Arc::new(Notify::new());
+        let arm = {
+            let (store, bell, key) = (self.store.clone(), bell.clone(), claim.key.clone());
+            move || {
+                let mut store = store.lock().unwrap_or_else(PoisonError::into_inner);
+                store.watched += 1;
+                store.watchers.entry(key).or_default().push(bell);
+            }
+        };
+        if self.is(Flaw::WatchIsArmedLate) {
+            return Ok(ReleaseSignal::new(async move {
+                arm();
+                bell.notified().await;
+            }));
+        }
+        arm();
+        if self.is(Flaw::WatchWorksOnce) && self.store().watched > 1 {
+            return Ok(ReleaseSignal::never());
+        }
+        Ok(ReleaseSignal::new(async move { bell.notified().await }))
+    }
+
+    async fn inspect(&self, key: &LockKey) -> Result<Option<LeaseInfo>, BackendError> {
+        self.step().await?;
+        let store = &mut *self.store();
+        self.expire(store);
+        let lower = self.key(key);
+        let held = store.leases.get(&lower).or_else(|| {
+            store.ended.get(&lower).filter(|_| self.is(Flaw::InspectShowsWhatHasEnded))
+        });
+        Ok(held.filter(|_| !self.is(Flaw::InspectSeesNothing)).map(|held| self.info(key, held)))
+    }
+
+    async fn list(
+        &self,
+        prefix: &str,
+        after: Option<&LockKey>,
+        limit: usize,
+    ) -> Result<Vec<LeaseInfo>, BackendError> {
+        self.step().await?;
+        let store = &mut *self.store();
+        self.expire(store);
+        let mut list: Vec<_> = store
+            .leases
+            .iter()
+            .filter(|(key, _)| match self.flaw {
+                Flaw::ListIgnoresThePrefix => true,
+                // As a pattern in which `?` stands for any character.
+                Flaw::ListTakesAPattern => {
+                    prefix.len() <= key.as_str().len()
+                        && prefix.bytes().zip(key.as_str().bytes()).all(|(p, k)| p == b'?' || p == k)
+                }
+                _ => key.as_str().starts_with(prefix),
+            })
+            .filter(|(key, _)| {
+                after.is_none_or(|after| *key > after) || self.is(Flaw::ListBeginsAnew)
+            })
+            .map(|(key, held)| self.info(key, held))
+            .collect();
+        if self.is(Flaw::ListShowsWhatHasEnded) {
+            let ended = store.ended.iter().filter(|(key, _)| key.as_str().starts_with(prefix));
+            list.extend(ended.map(|(key, held)| self.info(key, held)));
+        }
+        if self.is(Flaw::ListIsUnsorted) {
+            list.reverse();
+        }
+        if !self.is(Flaw::ListIgnoresTheLimit) {
+            list.truncate(limit);
+        }
+        Ok(list)
+    }
+}
