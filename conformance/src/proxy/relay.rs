@@ -173,6 +173,9 @@ async fn deliver(
         to.write_all(now).await.map_err(|_| Broken::Both)?;
         shared.count(&shared.delivered[way], piece);
         if cut {
+            // The end of the stream goes out behind the bytes. Closing alone would reset the
+            // connection where the other direction has bytes left unread.
+            let _ = to.shutdown().await;
             return Err(Broken::Sender(direction));
         }
         chunk = later;
