@@ -24,6 +24,8 @@
 //! [`delivered`](Proxy::delivered) after each step of a clean run, then repeat the run with
 //! [`cut_after`](Proxy::cut_after) each of these counts.
 
+mod relay;
+
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::pin::pin;
@@ -31,12 +33,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::tcp::{ReadHalf, WriteHalf};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::sync::{Notify, watch};
-use tokio::task::{AbortHandle, JoinSet};
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::task::AbortHandle;
 
 /// Which way bytes go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -121,7 +120,7 @@ impl Proxy {
         let addr = listener.local_addr()?;
         let (rules, seen) = watch::channel(Rules::default());
         let shared = Arc::new(Shared::default());
-        let task = tokio::spawn(accept(listener, server, seen, Arc::clone(&shared)));
+        let task = tokio::spawn(relay::accept(listener, server, seen, Arc::clone(&shared)));
         Ok(Self {
             addr,
             rules,
@@ -257,172 +256,6 @@ impl Shared {
         counter.fetch_add(by as u64, Ordering::SeqCst);
         self.counted.notify_waiters();
     }
-}
-
-/// Takes connections until the proxy is dropped, which also ends them: they are its tasks.
-async fn accept(
-    listener: TcpListener,
-    server: SocketAddr,
-    mut rules: watch::Receiver<Rules>,
-    shared: Arc<Shared>,
-) {
-    let mut connections = JoinSet::new();
-    loop {
-        let client = tokio::select! {
-            Some(_) = connections.join_next() => continue,
-            client = listener.accept() => client,
-        };
-        let Ok((client, _)) = client else {
-            // Out of file descriptors, or a client that has already gone.
-            sleep(Duration::from_millis(1)).await;
-            continue;
-        };
-        shared.count(&shared.connections, 1);
-        let now = *rules.borrow_and_update();
-        if now.refuse {
-            reset(&client);
-            continue;
-        }
-        let relay = relay(client, server, rules.clone(), now.cuts, Arc::clone(&shared));
-        connections.spawn(relay);
-    }
-}
-
-/// Why a connection ends before both sides have closed it.
-enum Broken {
-    /// Both ends are reset.
-    Both,
-    /// The receiving end keeps what it has got.
-    Sender(Direction),
-}
-
-/// One connection, from its first byte to its end.
-async fn relay(
-    mut client: TcpStream,
-    server: SocketAddr,
-    rules: watch::Receiver<Rules>,
-    cuts: u64,
-    shared: Arc<Shared>,
-) {
-    let mut all_cut = rules.clone();
-    let mut all_cut = pin!(all_cut.wait_for(|rules| rules.cuts != cuts));
-    let connected = tokio::select! {
-        connected = TcpStream::connect(server) => connected.ok(),
-        _ = &mut all_cut => None,
-    };
-    let Some(mut server) = connected else {
-        return reset(&client);
-    };
-    // The proxy adds no delay of its own.
-    let _ = (client.set_nodelay(true), server.set_nodelay(true));
-    let broken = {
-        let (from_client, to_client) = client.split();
-        let (from_server, to_server) = server.split();
-        let requests = pump(Direction::ToServer, from_client, to_server, &rules, &shared);
-        let replies = pump(Direction::ToClient, from_server, to_client, &rules, &shared);
-        tokio::select! {
-            ended = async { tokio::try_join!(requests, replies) } => match ended {
-                Ok(_) => return,
-                Err(broken) => broken,
-            },
-            _ = all_cut => Broken::Both,
-        }
-    };
-    if !matches!(broken, Broken::Sender(Direction::ToServer)) {
-        reset(&server);
-    }
-    if !matches!(broken, Broken::Sender(Direction::ToClient)) {
-        reset(&client);
-    }
-}
-
-/// Has the stream reset its connection when it is dropped.
-fn reset(stream: &TcpStream) {
-    let _ = stream.set_zero_linger();
-}
-
-/// Carries the bytes of one direction until their end.
-async fn pump(
-    direction: Direction,
-    mut from: ReadHalf<'_>,
-    mut to: WriteHalf<'_>,
-    rules: &watch::Receiver<Rules>,
-    shared: &Shared,
-) -> Result<(), Broken> {
-    let mut rules = rules.clone();
-    let mut buffer = vec![0; 16 * 1024];
-    let way = direction as usize;
-    loop {
-        if rules.borrow_and_update().modes[way] == Mode::Stall {
-            rules.changed().await.map_err(|_| Broken::Both)?;
-            continue;
-        }
-        let read = tokio::select! {
-            read = from.read(&mut buffer) => read.map_err(|_| Broken::Both)?,
-            changed = rules.changed() => {
-                changed.map_err(|_| Broken::Both)?;
-                continue;
-            }
-        };
-        if read == 0 {
-            return to.shutdown().await.map_err(|_| Broken::Both);
-        }
-        let swallow = shared.once()[way].swallow.take();
-        if let Some(then) = swallow {
-            shared.count(&shared.swallowed[way], read);
-            match then {
-                Then::Go => continue,
-                Then::Cut => return Err(Broken::Both),
-            }
-        }
-        deliver(direction, &buffer[..read], &mut to, &mut rules, shared).await?;
-    }
-}
-
-/// Carries one chunk, following the rules as they change.
-async fn deliver(
-    direction: Direction,
-    mut chunk: &[u8],
-    to: &mut WriteHalf<'_>,
-    rules: &mut watch::Receiver<Rules>,
-    shared: &Shared,
-) -> Result<(), Broken> {
-    let way = direction as usize;
-    let read_at = Instant::now();
-    while !chunk.is_empty() {
-        let mode = rules.borrow_and_update().modes[way];
-        let (due, piece) = match mode {
-            Mode::Pass => (None, chunk.len()),
-            Mode::Delay(delay) => (Some(read_at + delay), chunk.len()),
-            Mode::Drip(interval) => (Some(Instant::now() + interval), 1),
-            Mode::Stall => {
-                rules.changed().await.map_err(|_| Broken::Both)?;
-                continue;
-            }
-            Mode::Swallow => {
-                shared.count(&shared.swallowed[way], chunk.len());
-                return Ok(());
-            }
-        };
-        if let Some(due) = due {
-            tokio::select! {
-                () = sleep_until(due) => {}
-                changed = rules.changed() => {
-                    changed.map_err(|_| Broken::Both)?;
-                    continue;
-                }
-            }
-        }
-        let (piece, cut) = shared.up_to_the_cut(direction, piece);
-        let (now, later) = chunk.split_at(piece);
-        to.write_all(now).await.map_err(|_| Broken::Both)?;
-        shared.count(&shared.delivered[way], piece);
-        if cut {
-            return Err(Broken::Sender(direction));
-        }
-        chunk = later;
-    }
-    Ok(())
 }
 
 #[cfg(test)]

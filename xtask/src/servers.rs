@@ -153,7 +153,7 @@ fn need(what: &str, programs: &[&str], packages: &[&str], install: bool) -> Resu
         return Err(format!("{missing}. Install one, or start a Docker engine.").into());
     }
     if !install || !is_root() {
-        return Err(format!("{missing}. As root: {command}").into());
+        return Err(format!("{missing}. As root: apt-get update && {command}").into());
     }
     println!("{missing}; installing: {command}");
     debian::install(packages)?;

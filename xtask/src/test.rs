@@ -85,7 +85,9 @@ pub(crate) fn run(args: &[&str]) -> Result<bool> {
     }
 
     let runs = take(&report)?;
-    println!("\nConformance\n\n{}", Table(&runs));
+    if !runs.is_empty() {
+        println!("\nConformance\n\n{}", Table(&runs));
+    }
     let missing = if options.filter.is_empty() {
         missing(&runs)
     } else {

@@ -1,6 +1,8 @@
 //! Before a server that answers every byte with the same byte.
 
-use tokio::time::timeout;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout};
 
 use super::Direction::{ToClient, ToServer};
 use super::*;

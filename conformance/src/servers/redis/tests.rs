@@ -1,5 +1,8 @@
 //! On servers from whatever source there is.
 
+use std::io;
+
+use super::up::{ASK_LIMIT, port_was_taken};
 use super::*;
 
 async fn command(server: &RedisServer, command: &[&str]) -> Reply {
@@ -83,6 +86,22 @@ async fn options_reach_the_server() {
 }
 
 #[tokio::test]
+async fn tls_has_a_port_of_its_own() {
+    if !own_servers() {
+        return;
+    }
+    let keys = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let (certificate, key) = (keys.cert.pem(), keys.signing_key.serialize_pem());
+    let server = RedisServer::start(RedisOptions::new().tls(certificate, key));
+    let server = server.await.unwrap();
+    let tls = server.tls_addr().unwrap();
+    assert_ne!(tls, server.addr());
+    // It does not speak plainly there.
+    assert!(ask(tls, None, &["PING"], ASK_LIMIT).await.is_err());
+    assert_eq!(command(&server, &["PING"]).await, text("PONG"));
+}
+
+#[tokio::test]
 async fn a_server_that_cannot_start_says_why() {
     if !own_servers() {
         return;
@@ -130,13 +149,4 @@ async fn servers_of_others_are_left_alone() {
     assert_eq!((server.addr(), server.url()), (own.addr(), own.url()));
     drop(server);
     assert_eq!(command(&own, &["PING"]).await, text("PONG"));
-}
-
-#[test]
-fn names_and_versions_are_read() {
-    let redis = "# Server\r\nredis_version:7.0.15\r\nprocess_id:7\r\n";
-    assert_eq!(name_and_version(redis), "Redis 7.0.15");
-    assert_eq!(field(redis, "process_id"), Some("7"));
-    let valkey = "redis_version:7.2.4\r\nserver_name:valkey\r\nvalkey_version:8.1.1\r\n";
-    assert_eq!(name_and_version(valkey), "Valkey 8.1.1");
 }
