@@ -134,7 +134,7 @@ fn refusal(error: RedisError) -> BackendError {
 /// Whether a refusal is of the moment (it was refused before anything was done), and what to do.
 fn advice(error: &RedisError) -> (bool, &'static str) {
     if error.kind() == ErrorKind::AuthenticationFailed {
-        return (false, "wrong user or password");
+        return (false, "the user or password was not accepted");
     }
     match code(error).unwrap_or_default() {
         "LOADING" => (true, "the server is loading its data"),
@@ -151,7 +151,7 @@ fn advice(error: &RedisError) -> (bool, &'static str) {
             (true, "the server takes no more clients: raise maxclients")
         }
         "NOAUTH" => (false, "the server wants a password: give it in the URL"),
-        "WRONGPASS" => (false, "wrong user or password"),
+        "WRONGPASS" => (false, "the user or password was not accepted"),
         "NOPERM" => (
             false,
             "the user lacks a right: grant what the documentation lists",

@@ -21,8 +21,17 @@ impl Facts {
         // One section each: servers before version 7 take no more.
         questions.cmd("INFO").arg("server");
         questions.cmd("INFO").arg("memory");
+        for (what, value) in [
+            ("LIB-NAME", env!("CARGO_PKG_NAME")),
+            ("LIB-VER", env!("CARGO_PKG_VERSION")),
+        ] {
+            let name = questions.cmd("CLIENT").arg("SETINFO");
+            name.arg(what).arg(value);
+        }
+        let answers = connection.req_packed_commands(&questions, 0, questions.len());
         let mut text = String::new();
-        for answer in connection.req_packed_commands(&questions, 0, 2).await? {
+        // Servers before 7.2 do not know the rest, and nobody minds.
+        for answer in answers.await?.into_iter().take(2) {
             match answer.extract_error() {
                 Ok(value) => text.push_str(&redis::from_redis_value::<String>(value)?),
                 Err(error) if error.code() == Some("NOAUTH") => return Err(error),

@@ -210,3 +210,46 @@ pub(crate) fn all_text(error: &dyn std::error::Error) -> String {
     }
     text
 }
+
+/// The next item of a stream.
+pub(crate) async fn next<S: futures_core::Stream + Unpin>(stream: &mut S) -> Option<S::Item> {
+    std::future::poll_fn(|cx| std::pin::Pin::new(&mut *stream).poll_next(cx)).await
+}
+
+/// Listens and does with each connection as told, until dropped.
+pub(crate) struct Impostor {
+    pub(crate) port: u16,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Impostor {
+    /// Answers each connection with these bytes once something came, and then waits; accepts and
+    /// never answers if there are none.
+    pub(crate) async fn saying(words: &'static [u8]) -> Self {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await;
+        let listener = listener.expect("a port");
+        let port = listener.local_addr().expect("an address").port();
+        let task = tokio::spawn(async move {
+            let mut open = Vec::new();
+            while let Ok((mut stream, _)) = listener.accept().await {
+                if !words.is_empty() {
+                    let _ = stream.read(&mut [0; 512]).await;
+                    let _ = stream.write_all(words).await;
+                }
+                open.push(stream);
+            }
+        });
+        Self { port, task }
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}/", self.port)
+    }
+}
+
+impl Drop for Impostor {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
