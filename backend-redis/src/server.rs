@@ -9,7 +9,6 @@ use redis::{Pipeline, RedisError, Value, aio::ConnectionLike};
 #[derive(Debug, Default)]
 pub(crate) struct Facts {
     uptime: Option<(Duration, Instant)>,
-    pub(crate) cluster: bool,
     pub(crate) evicts: Option<String>,
 }
 
@@ -51,7 +50,6 @@ impl Facts {
                     let uptime = seconds.parse().ok().map(Duration::from_secs);
                     facts.uptime = uptime.map(|uptime| (uptime, at));
                 }
-                Some(("redis_mode" | "server_mode", mode)) => facts.cluster |= mode == "cluster",
                 Some(("maxmemory", bytes)) => limited = bytes != "0",
                 Some(("maxmemory_policy", name)) => policy = name,
                 _ => {}
@@ -84,11 +82,10 @@ mod tests {
 
     #[test]
     fn facts_are_read_from_info() {
-        let info = "# Server\r\nredis_version:7.0.15\r\nredis_mode:cluster\r\n\
+        let info = "# Server\r\nredis_version:7.0.15\r\n\
                     uptime_in_seconds:12\r\n# Memory\r\nmaxmemory:1024\r\n\
                     maxmemory_policy:allkeys-lru\r\n";
         let facts = Facts::read(info, Instant::now());
-        assert!(facts.cluster);
         assert!(facts.uptime() >= Some(Duration::from_secs(12)));
         assert_eq!(facts.evicts.as_deref(), Some("allkeys-lru"));
         let facts = Facts::read(
