@@ -92,7 +92,9 @@ impl Address {
         let info = info.set_tcp_settings(tcp);
         let settings = info.redis_settings().clone();
         let with = |protocol| {
+            // Named when all is well: a word more in the handshake hides why it was refused.
             let settings = settings.clone().set_protocol(protocol);
+            let settings = settings.set_skip_set_lib_name();
             open(info.clone().set_redis_settings(settings), roots)
         };
         Ok(Self {
@@ -164,14 +166,16 @@ fn why_unparsed(scheme: &str, rest: &str) -> &'static str {
         return "it must name the path of a socket, as unix:///run/redis.sock does";
     }
     let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    if rest.contains('@') && !authority.contains('@') {
+        return "a `/`, `?` or `#` in its user or password needs a percent-escape";
+    }
     let host = authority.rsplit('@').next().unwrap_or_default();
     let (name, port) = host.rsplit_once(':').unwrap_or((host, ""));
     if name.is_empty() {
         return "its host is missing";
     }
     if !port.is_empty() && port.parse::<u16>().is_err() {
-        return "its port must lie in 1 to 65535 (a `/`, `?`, `#` or `@` in a password needs a \
-                percent-escape)";
+        return "its port must lie in 1 to 65535";
     }
     "its host cannot be read"
 }

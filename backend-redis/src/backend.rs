@@ -118,7 +118,7 @@ impl RedisBackend {
         ready
             .session
             .as_ref()
-            .is_some_and(|session| session.facts.uptime().is_some() && !session.facts.cluster)
+            .is_some_and(|session| session.facts.uptime().is_some())
             && !self.clustered.load(Ordering::Relaxed)
     }
 

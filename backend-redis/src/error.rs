@@ -131,10 +131,15 @@ fn refusal(error: RedisError) -> BackendError {
     }
 }
 
+const LACKS_RIGHT: (bool, &str) = (
+    false,
+    "the user lacks a right: grant what the documentation lists",
+);
+
 /// Whether a refusal is of the moment (it was refused before anything was done), and what to do.
 fn advice(error: &RedisError) -> (bool, &'static str) {
     if error.kind() == ErrorKind::AuthenticationFailed {
-        return (false, "wrong user or password");
+        return (false, "the user or password was not accepted");
     }
     match code(error).unwrap_or_default() {
         "LOADING" => (true, "the server is loading its data"),
@@ -150,12 +155,11 @@ fn advice(error: &RedisError) -> (bool, &'static str) {
         "ERR" if detail_starts(error, "max number of clients") => {
             (true, "the server takes no more clients: raise maxclients")
         }
+        // Before Redis 7.2 this has no code of its own.
+        "ERR" if detail_starts(error, "The user executing the script") => LACKS_RIGHT,
+        "NOPERM" => LACKS_RIGHT,
         "NOAUTH" => (false, "the server wants a password: give it in the URL"),
-        "WRONGPASS" => (false, "wrong user or password"),
-        "NOPERM" => (
-            false,
-            "the user lacks a right: grant what the documentation lists",
-        ),
+        "WRONGPASS" => (false, "the user or password was not accepted"),
         "MOVED" | "ASK" => (
             false,
             "another node of the cluster has this key: use a connection that follows the cluster",

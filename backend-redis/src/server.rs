@@ -9,7 +9,6 @@ use redis::{Pipeline, RedisError, Value, aio::ConnectionLike};
 #[derive(Debug, Default)]
 pub(crate) struct Facts {
     uptime: Option<(Duration, Instant)>,
-    pub(crate) cluster: bool,
     pub(crate) evicts: Option<String>,
 }
 
@@ -21,8 +20,17 @@ impl Facts {
         // One section each: servers before version 7 take no more.
         questions.cmd("INFO").arg("server");
         questions.cmd("INFO").arg("memory");
+        for (what, value) in [
+            ("LIB-NAME", env!("CARGO_PKG_NAME")),
+            ("LIB-VER", env!("CARGO_PKG_VERSION")),
+        ] {
+            let name = questions.cmd("CLIENT").arg("SETINFO");
+            name.arg(what).arg(value);
+        }
+        let answers = connection.req_packed_commands(&questions, 0, questions.len());
         let mut text = String::new();
-        for answer in connection.req_packed_commands(&questions, 0, 2).await? {
+        // Servers before 7.2 do not know the rest, and nobody minds.
+        for answer in answers.await?.into_iter().take(2) {
             match answer.extract_error() {
                 Ok(value) => text.push_str(&redis::from_redis_value::<String>(value)?),
                 Err(error) if error.code() == Some("NOAUTH") => return Err(error),
@@ -42,7 +50,6 @@ impl Facts {
                     let uptime = seconds.parse().ok().map(Duration::from_secs);
                     facts.uptime = uptime.map(|uptime| (uptime, at));
                 }
-                Some(("redis_mode" | "server_mode", mode)) => facts.cluster |= mode == "cluster",
                 Some(("maxmemory", bytes)) => limited = bytes != "0",
                 Some(("maxmemory_policy", name)) => policy = name,
                 _ => {}
@@ -75,11 +82,10 @@ mod tests {
 
     #[test]
     fn facts_are_read_from_info() {
-        let info = "# Server\r\nredis_version:7.0.15\r\nredis_mode:cluster\r\n\
+        let info = "# Server\r\nredis_version:7.0.15\r\n\
                     uptime_in_seconds:12\r\n# Memory\r\nmaxmemory:1024\r\n\
                     maxmemory_policy:allkeys-lru\r\n";
         let facts = Facts::read(info, Instant::now());
-        assert!(facts.cluster);
         assert!(facts.uptime() >= Some(Duration::from_secs(12)));
         assert_eq!(facts.evicts.as_deref(), Some("allkeys-lru"));
         let facts = Facts::read(

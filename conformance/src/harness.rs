@@ -40,10 +40,32 @@ pub trait Harness: Sized + Send + Sync + 'static {
         async { false }
     }
 
+    /// Whether a release is signalled to those who watch. `false`: waiters poll, and the cases
+    /// about signals are reported as not applicable.
+    fn signals(&self) -> bool {
+        true
+    }
+
+    /// The clock that the store follows. Only a store inside this process, without endpoints, can
+    /// follow the paused one; exact times are asserted there.
+    fn clock() -> Clock {
+        Clock::Real
+    }
+
     /// Names the store for the report: which, its version, where it came from.
     fn about(&self) -> String {
         std::any::type_name::<Self::Backend>().to_owned()
     }
+}
+
+/// Which clock a store follows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Clock {
+    /// tokio's clock, paused: a case takes no real time, and its times are exact.
+    Paused,
+    /// The clock on the wall.
+    Real,
 }
 
 /// What can be done to a server.

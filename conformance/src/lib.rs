@@ -1,6 +1,16 @@
 #![doc = include_str!("../README.md")]
 
+mod case;
+mod cases;
+mod faulty;
 mod harness;
+mod history;
+pub mod proxy;
+mod runner;
 pub mod servers;
 
-pub use crate::harness::{Fault, Harness};
+pub use crate::case::{Case, Cx, Failure, Outcome};
+pub use crate::cases::all as cases;
+pub use crate::faulty::{Faulty, Mishap, Storm, Verb};
+pub use crate::harness::{Clock, Fault, Harness};
+pub use crate::runner::{Verdict, main, on};

@@ -1,1 +1,88 @@
-//! Servers for the tests of backends.
+//! Servers for the tests of backends: real ones, private to the test, and breakable.
+//!
+//! A server comes from the first of these sources that there is:
+//!
+//! 1. **An address in the environment**: a server that is already running. Nothing is ever done
+//!    to it: it cannot be paused, killed or wiped.
+//! 2. **A container**, through testcontainers: with the feature `containers` and a Docker engine
+//!    that answers.
+//! 3. **A program on this machine**, in a data folder of its own and on a free port.
+//!
+//! `LOCKCORE_TEST_SOURCE` chooses: `auto` (the default, the order above), `url`, `container` or
+//! `local`. Where no source can give a server the answer is an error that says what to install,
+//! never a skipped test.
+//!
+//! Every server listens on 127.0.0.1 only and ends when it is dropped, inside a runtime and
+//! outside. A program also ends when the test's process ends without dropping it, even by
+//! SIGKILL; a container does not, but carries the label `lockcore.test.run` with the value of
+//! the environment variable `LOCKCORE_TEST_RUN`, so that whoever started the tests can find it.
+//!
+//! | store | address | image | programs |
+//! |---|---|---|---|
+//! | [`RedisServer`] | `LOCKCORE_TEST_REDIS_URL` | `LOCKCORE_TEST_REDIS_IMAGE` | `redis-server`, `valkey-server` |
+
+#[cfg(feature = "containers")]
+mod container;
+mod local;
+mod port;
+mod redis;
+mod resp;
+
+use std::env;
+
+use lockcore::BoxError;
+
+pub use self::redis::{RedisOptions, RedisServer};
+
+/// Chooses where servers come from, see the [module](self).
+const SOURCE: &str = "LOCKCORE_TEST_SOURCE";
+
+/// Where servers are to come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Source {
+    Auto,
+    Url,
+    Container,
+    Local,
+}
+
+impl Source {
+    fn from_env() -> Result<Self, BoxError> {
+        match env::var(SOURCE) {
+            Ok(name) => Self::from_name(&name),
+            Err(env::VarError::NotPresent) => Ok(Self::Auto),
+            Err(error) => Err(format!("{SOURCE}: {error}").into()),
+        }
+    }
+
+    fn from_name(name: &str) -> Result<Self, BoxError> {
+        match name {
+            "" | "auto" => Ok(Self::Auto),
+            "url" => Ok(Self::Url),
+            "container" => Ok(Self::Container),
+            "local" => Ok(Self::Local),
+            other => {
+                Err(format!("{SOURCE}={other}: expected auto, url, container or local").into())
+            }
+        }
+    }
+}
+
+/// What a server needs beside its program: files in its data folder.
+type Files = Vec<(String, Vec<u8>)>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sources_have_names() {
+        assert_eq!(Source::from_name("").unwrap(), Source::Auto);
+        assert_eq!(Source::from_name("local").unwrap(), Source::Local);
+        let error = Source::from_name("docker").unwrap_err().to_string();
+        assert!(
+            error.contains("docker") && error.contains("container"),
+            "{error}"
+        );
+    }
+}

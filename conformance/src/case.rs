@@ -1,0 +1,337 @@
+//! Cases, and what they are given.
+
+use std::fmt;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use lockcore::{
+    Acquire, BackendError, BoxError, Claim, HolderId, Lease, LeaseInfo, LockBackend, LockKey,
+    LockManager, ManagerBuilder, Release, Renew,
+};
+use tokio::time::Instant;
+
+use crate::harness::{Clock, Fault};
+
+/// A future as cases and stores return it.
+pub(crate) type Pending<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// A case of the suite: one property of a backend, and the law it follows from.
+#[derive(Clone, Copy)]
+pub struct Case {
+    name: &'static str,
+    law: &'static str,
+    needs: Needs,
+    run: for<'a> fn(&'a Cx) -> Pending<'a, Outcome>,
+}
+
+/// What a case needs beyond a store that answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Needs {
+    Nothing,
+    /// Release signals.
+    Signals,
+    /// A server of its own on which these faults can be inflicted.
+    Faults(&'static [Fault]),
+    /// TCP endpoints, to put the proxy in front of.
+    Wire,
+}
+
+/// How a case ended.
+pub type Outcome = Result<(), Failure>;
+
+impl Case {
+    pub(crate) const fn new(
+        name: &'static str,
+        law: &'static str,
+        run: for<'a> fn(&'a Cx) -> Pending<'a, Outcome>,
+    ) -> Self {
+        Self { name, law, needs: Needs::Nothing, run }
+    }
+
+    pub(crate) const fn needs(mut self, needs: Needs) -> Self {
+        self.needs = needs;
+        self
+    }
+
+    /// The group and name, as in `ownership::one_holder`.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// The law, or laws, that the case follows from, as in `L4`.
+    #[must_use]
+    pub fn law(&self) -> &'static str {
+        self.law
+    }
+
+    pub(crate) fn requirement(&self) -> Needs {
+        self.needs
+    }
+
+    pub(crate) fn start<'a>(&self, cx: &'a Cx) -> Pending<'a, Outcome> {
+        (self.run)(cx)
+    }
+}
+
+impl fmt::Debug for Case {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({})", self.name, self.law)
+    }
+}
+
+/// Why a case failed, with what it had noted until then.
+#[derive(Debug)]
+pub struct Failure {
+    message: String,
+}
+
+impl Failure {
+    pub(crate) fn new(message: impl Into<String>) -> Self {
+        Self { message: message.into() }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl<E: Into<BoxError>> From<E> for Failure {
+    fn from(error: E) -> Self {
+        let error = error.into();
+        let mut message = format!("unexpected error: {error}");
+        let mut source = error.source();
+        while let Some(cause) = source {
+            message += &format!("; because: {cause}");
+            source = cause.source();
+        }
+        Self { message }
+    }
+}
+
+/// Fails the case unless the condition holds.
+macro_rules! ensure {
+    ($condition:expr, $($message:tt)+) => {
+        if !$condition {
+            return Err($crate::case::Failure::new(format!($($message)+)));
+        }
+    };
+}
+
+/// Fails the case unless the value matches.
+macro_rules! ensure_matches {
+    ($value:expr, $pattern:pat $(if $guard:expr)?, $($message:tt)+) => {
+        match $value {
+            $pattern $(if $guard)? => {}
+            other => return Err($crate::case::Failure::new(format!(
+                "{}: got {other:?}", format_args!($($message)+)
+            ))),
+        }
+    };
+}
+
+pub(crate) use {ensure, ensure_matches};
+
+/// A store, as cases see it.
+pub(crate) trait Store: Send + Sync {
+    fn connect<'a>(
+        &'a self,
+        at: &'a [SocketAddr],
+    ) -> Pending<'a, Result<Arc<dyn LockBackend>, BoxError>>;
+    fn endpoints(&self) -> Vec<SocketAddr>;
+    fn inflict(&self, fault: Fault) -> Pending<'_, bool>;
+}
+
+/// What a case is given: a store with two independent clients, and a key of its own.
+pub struct Cx {
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) clock: Clock,
+    /// Two independent clients of the same store.
+    pub(crate) a: Arc<dyn LockBackend>,
+    pub(crate) b: Arc<dyn LockBackend>,
+    /// A random key, so that cases can run side by side on one store.
+    pub(crate) key: LockKey,
+    /// The ttl of plain claims.
+    pub(crate) ttl: Duration,
+    notes: Mutex<Vec<String>>,
+    began: Instant,
+}
+
+impl Cx {
+    pub(crate) async fn new(store: Arc<dyn Store>, clock: Clock) -> Result<Self, Failure> {
+        let endpoints = store.endpoints();
+        let (a, b) = (store.connect(&endpoints).await?, store.connect(&endpoints).await?);
+        let ttl = Duration::from_secs(1).max(a.limits().min_ttl);
+        let key = LockKey::new(format!("conformance/{}", HolderId::random()))?;
+        let (notes, began) = (Mutex::default(), Instant::now());
+        Ok(Self { store, clock, a, b, key, ttl, notes, began })
+    }
+
+    /// Whether times are exact.
+    pub(crate) fn exact(&self) -> bool {
+        self.clock == Clock::Paused
+    }
+
+    /// What an upper bound allows for beyond what was promised: nothing on the paused clock,
+    /// plenty on a busy machine.
+    pub(crate) fn slack(&self) -> Duration {
+        if self.exact() { Duration::from_millis(5) } else { Duration::from_secs(2) }
+    }
+
+    /// Remembers something for the report of a failure, or a measured figure.
+    pub(crate) fn note(&self, note: impl Into<String>) {
+        let line = format!("{:>9.3?} {}", self.began.elapsed(), note.into());
+        self.notes.lock().unwrap_or_else(PoisonError::into_inner).push(line);
+    }
+
+    pub(crate) fn notes(&self) -> Vec<String> {
+        self.notes.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Another client of the store.
+    pub(crate) async fn connect(&self) -> Result<Arc<dyn LockBackend>, Failure> {
+        Ok(self.store.connect(&self.store.endpoints()).await?)
+    }
+
+    pub(crate) async fn inflict(&self, fault: Fault) -> Outcome {
+        self.note(format!("{fault} the server"));
+        ensure!(self.store.inflict(fault).await, "the harness could not {fault} its server");
+        Ok(())
+    }
+
+    /// A key near the case's own.
+    pub(crate) fn key_with(&self, suffix: &str) -> LockKey {
+        LockKey::new(format!("{}{suffix}", self.key)).unwrap_or_else(|_| self.key.clone())
+    }
+
+    /// A claim of a new holder on the case's key.
+    pub(crate) fn claim(&self) -> Claim {
+        self.claim_on(&self.key)
+    }
+
+    pub(crate) fn claim_on(&self, key: &LockKey) -> Claim {
+        Claim::new(key.clone(), HolderId::random(), self.ttl)
+    }
+
+    /// Settings of a manager for a store that may be busy: short enough for cases to end soon,
+    /// long enough not to lose a lock for no reason.
+    pub(crate) fn manager(&self, backend: impl LockBackend) -> ManagerBuilder {
+        LockManager::builder(backend).ttl(self.hold_ttl())
+    }
+
+    /// The ttl of [`Cx::manager`]'s locks.
+    pub(crate) fn hold_ttl(&self) -> Duration {
+        Duration::from_secs(3).max(self.a.limits().min_ttl)
+    }
+
+    /// Acquires, and fails the case unless that worked.
+    pub(crate) async fn acquire(
+        &self,
+        backend: &impl LockBackend,
+        claim: &Claim,
+    ) -> Result<Lease, Failure> {
+        let answer = backend.acquire(claim).await?;
+        self.note(format!("acquire {}: {answer:?}", claim.holder));
+        match answer {
+            Acquire::Acquired(lease) => Ok(lease),
+            Acquire::Contended(_) => Err(Failure::new("acquire: contended, expected a lease")),
+        }
+    }
+
+    /// Asks for a key that another holder has, and fails the case if it is granted.
+    pub(crate) async fn contend(&self, backend: &impl LockBackend, claim: &Claim) -> Outcome {
+        let answer = backend.acquire(claim).await?;
+        self.note(format!("acquire {}: {answer:?}", claim.holder));
+        ensure_matches!(answer, Acquire::Contended(_), "acquire of a held key");
+        Ok(())
+    }
+
+    /// Renews, and fails the case unless that worked.
+    pub(crate) async fn renew(
+        &self,
+        backend: &impl LockBackend,
+        claim: &Claim,
+    ) -> Result<Lease, Failure> {
+        let answer = backend.renew(claim).await?;
+        self.note(format!("renew {}: {answer:?}", claim.holder));
+        match answer {
+            Renew::Renewed(lease) => Ok(lease),
+            Renew::NotHeld => Err(Failure::new("renew: not held, expected a lease")),
+        }
+    }
+
+    /// Releases, and fails the case unless the lease stood.
+    pub(crate) async fn release(&self, backend: &impl LockBackend, claim: &Claim) -> Outcome {
+        let answer = backend.release(claim).await?;
+        self.note(format!("release {}: {answer:?}", claim.holder));
+        ensure_matches!(answer, Release::Released, "release by the holder");
+        Ok(())
+    }
+
+    /// The lease on the case's key, as the second client sees it.
+    pub(crate) async fn sight(&self) -> Result<Option<LeaseInfo>, Failure> {
+        Ok(self.b.inspect(&self.key).await?)
+    }
+
+    /// Fails the case unless this very lease stands on the case's key.
+    pub(crate) async fn stands(&self, claim: &Claim, lease: &Lease) -> Outcome {
+        let sight = self.sight().await?;
+        let untouched = sight
+            .as_ref()
+            .is_some_and(|info| info.holder == claim.holder && info.token == lease.token);
+        ensure!(
+            untouched,
+            "expected {} with token {} to stand, saw {sight:?}",
+            claim.holder,
+            lease.token
+        );
+        Ok(())
+    }
+
+    /// Asks until the key is granted; when that was.
+    pub(crate) async fn until_acquired(
+        &self,
+        backend: &impl LockBackend,
+        limit: Duration,
+    ) -> Result<(Instant, Lease), Failure> {
+        let end = Instant::now() + limit;
+        loop {
+            match backend.acquire(&self.claim()).await? {
+                Acquire::Acquired(lease) => return Ok((Instant::now(), lease)),
+                Acquire::Contended(_) if Instant::now() < end => {
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                }
+                Acquire::Contended(_) => {
+                    return Err(Failure::new(format!("the key was not free within {limit:?}")));
+                }
+            }
+        }
+    }
+
+    /// Waits until nobody holds the case's key; fails the case if that takes longer than `limit`.
+    pub(crate) async fn until_free(&self, limit: Duration) -> Outcome {
+        let end = Instant::now() + limit;
+        while let Some(info) = self.sight().await? {
+            ensure!(Instant::now() < end, "the key was not free within {limit:?}: {info:?}");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Cx {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Cx").field("key", &self.key).finish_non_exhaustive()
+    }
+}
+
+/// Fails the case unless it was bad input, and nothing else.
+pub(crate) fn refused<T: fmt::Debug>(answer: Result<T, BackendError>, what: &str) -> Outcome {
+    ensure_matches!(answer, Err(BackendError::InvalidInput(_)), "{what}");
+    Ok(())
+}

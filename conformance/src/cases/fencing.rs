@@ -1,0 +1,238 @@
+//! Tokens: they rise, whatever happens.
+
+use lockcore::{FenceRegister, MAX_TOKEN};
+
+use super::cases;
+use crate::case::{Cx, Failure, Needs, Outcome, ensure};
+use crate::harness::Fault;
+
+cases! { "fencing";
+    rises_over_release: "L5";
+    rises_over_expiry: "L5";
+    rises_over_reconnect: "L5";
+    rises_over_raise: "L5 L9";
+    same_when_asked_again: "L2";
+    same_when_asked_again_with_a_floor: "L2";
+    same_when_renewed: "L4";
+    a_floor_is_met_exactly: "L9";
+    a_low_floor_changes_nothing: "L9";
+    renew_raises_exactly: "L9";
+    renew_never_lowers: "L9";
+    the_largest_floor_is_exact: "L5 L9";
+    a_stale_holder_is_fenced_off: "L5";
+    memory_is_one_and_grows: "L5";
+    rises_over_wipe: "L5", Needs::Faults(&[Fault::Wipe]);
+    memory_is_another_after_a_wipe: "L5", Needs::Faults(&[Fault::Wipe]);
+    rises_over_restart: "L5", Needs::Faults(&[Fault::Kill, Fault::Restart]);
+}
+
+async fn rises_over_release(cx: &Cx) -> Outcome {
+    let mut last = 0;
+    for n in 0..20 {
+        let client = if n % 2 == 0 { &cx.a } else { &cx.b };
+        let claim = cx.claim();
+        let lease = cx.acquire(client, &claim).await?;
+        ensure!(lease.token > last, "{} after {last}", lease.token);
+        last = lease.token;
+        cx.release(client, &claim).await?;
+    }
+    Ok(())
+}
+
+async fn rises_over_expiry(cx: &Cx) -> Outcome {
+    let first = cx.acquire(&cx.a, &cx.claim()).await?;
+    let (_, second) = cx.until_acquired(&cx.b, cx.ttl * 2 + cx.slack()).await?;
+    ensure!(second.token > first.token, "{} after {}", second.token, first.token);
+    Ok(())
+}
+
+async fn rises_over_reconnect(cx: &Cx) -> Outcome {
+    let mut last = 0;
+    for _ in 0..5 {
+        let client = cx.connect().await?;
+        let claim = cx.claim();
+        let lease = cx.acquire(&client, &claim).await?;
+        ensure!(lease.token > last, "{} after {last}", lease.token);
+        last = lease.token;
+        cx.release(&client, &claim).await?;
+    }
+    Ok(())
+}
+
+/// A raise is remembered even when the raised lease is gone.
+async fn rises_over_raise(cx: &Cx) -> Outcome {
+    let claim = cx.claim();
+    let lease = cx.acquire(&cx.a, &claim).await?;
+    let floor = lease.token + 3_600_000_000;
+    cx.renew(&cx.a, &claim.clone().with_min_token(floor)).await?;
+    cx.release(&cx.a, &claim).await?;
+    let next = cx.acquire(&cx.b, &cx.claim()).await?;
+    ensure!(next.token > floor, "{} after a raise to {floor}", next.token);
+    Ok(())
+}
+
+async fn same_when_asked_again(cx: &Cx) -> Outcome {
+    let claim = cx.claim();
+    let lease = cx.acquire(&cx.a, &claim).await?;
+    for client in [&cx.a, &cx.b, &cx.a] {
+        let again = cx.acquire(client, &claim).await?;
+        ensure!(again.token == lease.token, "{} then {}", lease.token, again.token);
+    }
+    cx.stands(&claim, &lease).await
+}
+
+async fn same_when_asked_again_with_a_floor(cx: &Cx) -> Outcome {
+    let claim = cx.claim();
+    let lease = cx.acquire(&cx.a, &claim).await?;
+    let again = cx.acquire(&cx.a, &claim.clone().with_min_token(lease.token + 5)).await?;
+    ensure!(again.token == lease.token, "{} then {}", lease.token, again.token);
+    cx.stands(&claim, &lease).await
+}
+
+async fn same_when_renewed(cx: &Cx) -> Outcome {
+    let claim = cx.claim();
+    let lease = cx.acquire(&cx.a, &claim).await?;
+    for _ in 0..3 {
+        let renewed = cx.renew(&cx.a, &claim).await?;
+        ensure!(renewed.token == lease.token, "{} then {}", lease.token, renewed.token);
+    }
+    cx.stands(&claim, &lease).await
+}
+
+async fn a_floor_is_met_exactly(cx: &Cx) -> Outcome {
+    let first = cx.claim();
+    let lease = cx.acquire(&cx.a, &first).await?;
+    cx.release(&cx.a, &first).await?;
+    let floor = lease.token + 3_600_000_000;
+    let second = cx.claim().with_min_token(floor);
+    let lease = cx.acquire(&cx.a, &second).await?;
+    ensure!(lease.token == floor, "a floor of {floor} gave {}", lease.token);
+    cx.stands(&second, &lease).await?;
+    cx.release(&cx.a, &second).await?;
+    let next = cx.acquire(&cx.b, &cx.claim()).await?;
+    ensure!(next.token > floor, "{} after {floor}", next.token);
+    Ok(())
+}
+
+async fn a_low_floor_changes_nothing(cx: &Cx) -> Outcome {
+    let first = cx.claim();
+    let before = cx.acquire(&cx.a, &first).await?;
+    cx.release(&cx.a, &first).await?;
+    let lease = cx.acquire(&cx.b, &cx.claim().with_min_token(7)).await?;
+    ensure!(lease.token > before.token, "a floor of 7 gave {} after {}", lease.token, before.token);
+    Ok(())
+}
+
+async fn renew_raises_exactly(cx: &Cx) -> Outcome {
+    let claim = cx.claim();
+    let lease = cx.acquire(&cx.a, &claim).await?;
+    let floor = lease.token + 41;
+    let raised = cx.renew(&cx.a, &claim.clone().with_min_token(floor)).await?;
+    ensure!(raised.token == floor, "raised to {floor}, got {}", raised.token);
+    // In the store, not only in the answer.
+    cx.stands(&claim, &raised).await?;
+    let again = cx.acquire(&cx.b, &claim).await?;
+    ensure!(again.token == floor, "raised to {floor}, asked again: {}", again.token);
+    Ok(())
+}
+
+async fn renew_never_lowers(cx: &Cx) -> Outcome {
+    let claim = cx.claim();
+    let lease = cx.acquire(&cx.a, &claim).await?;
+    let renewed = cx.renew(&cx.a, &claim.clone().with_min_token(lease.token - 1)).await?;
+    ensure!(renewed.token == lease.token, "{} then {}", lease.token, renewed.token);
+    cx.stands(&claim, &lease).await
+}
+
+/// Nothing is rounded at the end of the range, and there is room behind it.
+async fn the_largest_floor_is_exact(cx: &Cx) -> Outcome {
+    let floor = cx.a.limits().max_token;
+    ensure!(floor <= MAX_TOKEN, "a store that takes more than 2^52: {floor}");
+    let claim = cx.claim().with_min_token(floor - 1);
+    let lease = cx.acquire(&cx.a, &claim).await?;
+    ensure!(lease.token == floor - 1, "a floor of {} gave {}", floor - 1, lease.token);
+    let raised = cx.renew(&cx.a, &claim.clone().with_min_token(floor)).await?;
+    ensure!(raised.token == floor, "raised to {floor}, got {}", raised.token);
+    cx.stands(&claim, &raised).await?;
+    cx.release(&cx.a, &claim).await?;
+    let mut last = floor;
+    for _ in 0..3 {
+        let claim = cx.claim();
+        let lease = cx.acquire(&cx.b, &claim).await?;
+        ensure!(lease.token > last, "{} after {last}", lease.token);
+        last = lease.token;
+        cx.release(&cx.b, &claim).await?;
+    }
+    Ok(())
+}
+
+async fn a_stale_holder_is_fenced_off(cx: &Cx) -> Outcome {
+    let register = FenceRegister::new("nothing");
+    let stale = cx.acquire(&cx.a, &cx.claim()).await?;
+    register.write(stale.token, "the first holder's")?;
+    // The first holder sleeps past its lease, and the next one has come.
+    let (_, next) = cx.until_acquired(&cx.b, cx.ttl * 2 + cx.slack()).await?;
+    register.read(next.token)?;
+    ensure!(register.write(stale.token, "too late").is_err(), "a stale write got in");
+    ensure!(register.read(next.token)? == "the first holder's", "the value changed");
+    Ok(())
+}
+
+/// How long the store has surely forgotten nothing: all clients of one store agree on which it
+/// is, and it only grows.
+async fn memory_is_one_and_grows(cx: &Cx) -> Outcome {
+    let (first, second) = (cx.claim(), cx.claim_on(&cx.key_with("/other")));
+    let Some(before) = cx.acquire(&cx.a, &first).await?.memory else {
+        cx.note("the store does not know");
+        return Ok(());
+    };
+    tokio::time::sleep(cx.ttl / 10).await;
+    let after = cx.acquire(&cx.b, &second).await?.memory;
+    let grown = after.is_some_and(|after| after.id == before.id && after.age > before.age);
+    ensure!(grown, "{before:?}, then {after:?}");
+    Ok(())
+}
+
+async fn rises_over_wipe(cx: &Cx) -> Outcome {
+    let mut last = 0;
+    for _ in 0..5 {
+        let claim = cx.claim();
+        let lease = cx.acquire(&cx.a, &claim).await?;
+        ensure!(lease.token > last, "{} after {last}", lease.token);
+        last = lease.token;
+        cx.inflict(Fault::Wipe).await?;
+        ensure!(cx.sight().await?.is_none(), "the wipe left the lease");
+    }
+    Ok(())
+}
+
+async fn memory_is_another_after_a_wipe(cx: &Cx) -> Outcome {
+    let Some(before) = cx.acquire(&cx.a, &cx.claim()).await?.memory else {
+        cx.note("the store does not know");
+        return Ok(());
+    };
+    tokio::time::sleep(cx.ttl / 10).await;
+    cx.inflict(Fault::Wipe).await?;
+    let wiped = tokio::time::Instant::now();
+    let Some(after) = cx.acquire(&cx.a, &cx.claim()).await?.memory else {
+        return Err(Failure::new("the store knew its memory, and now it does not"));
+    };
+    let most = wiped.elapsed();
+    ensure!(after.id != before.id, "the same memory before and after a wipe: {before:?} {after:?}");
+    ensure!(after.age <= most, "wiped {most:?} ago, and it claims to remember {:?}", after.age);
+    Ok(())
+}
+
+async fn rises_over_restart(cx: &Cx) -> Outcome {
+    let mut last = 0;
+    for _ in 0..4 {
+        let client = cx.connect().await?;
+        // Whether the last lease survived is the store's business; the next token is ours.
+        let (_, lease) = cx.until_acquired(&client, cx.ttl * 2 + cx.slack()).await?;
+        ensure!(lease.token > last, "{} after {last}, over a restart", lease.token);
+        last = lease.token;
+        cx.inflict(Fault::Kill).await?;
+        cx.inflict(Fault::Restart).await?;
+    }
+    Ok(())
+}

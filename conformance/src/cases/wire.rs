@@ -1,0 +1,453 @@
+//! Faults on the wire, by a proxy in front of each of the store's endpoints.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use lockcore::{
+    Acquire, BackendError, Claim, ErrorKind, LockBackend, LostReason, Release, Renew,
+};
+use tokio::time::{Instant, timeout};
+
+use super::cases;
+use crate::case::{Cx, Failure, Needs, Outcome, ensure, ensure_matches};
+use crate::proxy::{Direction, Mode, Proxy, Then};
+
+cases! { "wire";
+    a_refused_connection_is_unavailable: "L7", Needs::Wire;
+    a_cut_connection_heals: "L7 L8", Needs::Wire;
+    a_lost_acquire_answer_is_recognised: "L2 L7", Needs::Wire;
+    a_lost_acquire_request_is_taken: "L2 L7", Needs::Wire;
+    a_lost_acquire_meets_another: "L2 L4", Needs::Wire;
+    a_lost_renew_answer_is_recognised: "L4 L7", Needs::Wire;
+    a_lost_release_answer_is_recognised: "L6 L7", Needs::Wire;
+    acquire_cut_at_every_byte: "L2 L7", Needs::Wire;
+    renew_cut_at_every_byte: "L4 L7", Needs::Wire;
+    release_cut_at_every_byte: "L6 L7", Needs::Wire;
+    a_black_hole_is_told_by_the_deadline: "L3 L7", Needs::Wire;
+    a_black_hole_that_ends_is_survived: "L3 L7", Needs::Wire;
+    a_black_hole_is_left_behind: "L7 L8", Needs::Wire;
+    a_slow_wire_works: "L3", Needs::Wire;
+    a_cut_while_waiting_is_survived: "L7 watch", Needs::Wire;
+    a_deaf_wire_delays_and_no_more: "watch", Needs::Wire;
+    bad_input_sends_nothing: "L9", Needs::Wire;
+}
+
+/// A client behind a proxy for each endpoint.
+struct Wire {
+    proxies: Vec<Proxy>,
+    client: Arc<dyn LockBackend>,
+}
+
+impl Wire {
+    async fn new(cx: &Cx) -> Result<Self, Failure> {
+        let mut proxies = Vec::new();
+        for endpoint in cx.store.endpoints() {
+            proxies.push(Proxy::start(endpoint).await?);
+        }
+        let at: Vec<_> = proxies.iter().map(Proxy::addr).collect();
+        let client = cx.store.connect(&at).await?;
+        let wire = Self { proxies, client };
+        // Whatever is only done once, at first use, has been done.
+        let claim = cx.claim_on(&cx.key_with("/warm-up"));
+        cx.acquire(&wire.client, &claim).await?;
+        cx.renew(&wire.client, &claim).await?;
+        cx.release(&wire.client, &claim).await?;
+        Ok(wire)
+    }
+
+    fn each(&self, fault: impl Fn(&Proxy)) {
+        self.proxies.iter().for_each(fault);
+    }
+
+    fn heal(&self) {
+        self.each(Proxy::heal);
+    }
+
+    fn delivered(&self, direction: Direction) -> u64 {
+        self.proxies.iter().map(|proxy| proxy.delivered(direction)).sum()
+    }
+}
+
+/// Makes a call until it is answered; it may fail in between, but only honestly.
+async fn until_answered<T, F, Fut>(cx: &Cx, mut call: F) -> Result<T, Failure>
+where
+    F: FnMut() -> Fut,
+    Fut: Future<Output = Result<T, BackendError>>,
+{
+    for _ in 0..50 {
+        match timeout(Duration::from_millis(1500), call()).await {
+            Ok(Ok(answer)) => return Ok(answer),
+            Ok(Err(error @ (BackendError::Ambiguous(_) | BackendError::Unavailable(_)))) => {
+                cx.note(format!("tried again: {error}"));
+            }
+            Ok(Err(error)) => return Err(error.into()),
+            Err(_) => cx.note("tried again: no answer"),
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    Err(Failure::new("no answer over a whole wire after 50 tries"))
+}
+
+async fn a_refused_connection_is_unavailable(cx: &Cx) -> Outcome {
+    let wire = Wire::new(cx).await?;
+    wire.each(Proxy::refuse);
+    let mut told = false;
+    for _ in 0..5 {
+        match timeout(Duration::from_secs(5), wire.client.acquire(&cx.claim())).await {
+            // The first may have found out only by sending.
+            Ok(Err(BackendError::Ambiguous(_))) => {}
+            Ok(Err(BackendError::Unavailable(_))) => told = true,
+            other => return Err(Failure::new(format!("nobody listens: {other:?}"))),
+        }
+    }
+    ensure!(told, "never told that the store is unavailable");
+    ensure!(cx.sight().await?.is_none(), "unavailable, and in sight");
+    wire.heal();
+    let claim = cx.claim();
+    until_answered(cx, || wire.client.acquire(&claim)).await?;
+    Ok(())
+}
+
+async fn a_cut_connection_heals(cx: &Cx) -> Outcome {
+    let wire = Wire::new(cx).await?;
+    for _ in 0..5 {
+        wire.each(Proxy::cut);
+        let claim = cx.claim();
+        let answer = until_answered(cx, || wire.client.acquire(&claim)).await?;
+        ensure_matches!(answer, Acquire::Acquired(_), "a free key");
+        let answer = until_answered(cx, || wire.client.release(&claim)).await?;
+        ensure_matches!(answer, Release::Released, "a held key");
+    }
+    Ok(())
+}
+
+/// The store grants, and its answer vanishes on the way.
+async fn a_lost_acquire_answer_is_recognised(cx: &Cx) -> Outcome {
+    for then in [Then::Cut, Then::Go] {
+        let wire = Wire::new(cx).await?;
+        let locks = cx.manager(wire.client.clone()).build()?;
+        wire.each(|proxy| proxy.swallow_next(Direction::ToClient, then));
+        let guard = locks.lock(&cx.key)?.acquire().await?;
+        ensure!(
+            wire.proxies.iter().any(|proxy| proxy.swallowed(Direction::ToClient) > 0),
+            "{then:?}: nothing was lost"
+        );
+        let sight = cx.sight().await?;
+        let mine = sight.as_ref().is_some_and(|info| {
+            info.holder == guard.holder() && info.token == guard.fencing_token()
+        });
+        ensure!(mine, "{then:?}: {guard:?} shows as {sight:?}");
+        guard.release().await?;
+        locks.drain().await;
+        ensure!(cx.sight().await?.is_none(), "{then:?}: released, and in sight");
+    }
+    Ok(())
+}
+
+async fn a_lost_acquire_request_is_taken(cx: &Cx) -> Outcome {
+    for then in [Then::Cut, Then::Go] {
+        let wire = Wire::new(cx).await?;
+        let locks = cx.manager(wire.client.clone()).build()?;
+        wire.each(|proxy| proxy.swallow_next(Direction::ToServer, then));
+        let guard = locks.lock(&cx.key)?.acquire().await?;
+        guard.release().await?;
+        locks.drain().await;
+        ensure!(cx.sight().await?.is_none(), "{then:?}: released, and in sight");
+    }
+    Ok(())
+}
+
+/// The request vanishes, another comes first, and stays untouched.
+async fn a_lost_acquire_meets_another(cx: &Cx) -> Outcome {
+    for then in [Then::Cut, Then::Go] {
+        let wire = Wire::new(cx).await?;
+        wire.each(|proxy| proxy.swallow_next(Direction::ToServer, then));
+        let late = cx.claim();
+        match timeout(Duration::from_millis(300), wire.client.acquire(&late)).await {
+            Err(_) | Ok(Err(BackendError::Ambiguous(_))) => {}
+            other => return Err(Failure::new(format!("{then:?}: a lost request: {other:?}"))),
+        }
+        let mut other = cx.claim();
+        other.ttl = cx.ttl * 30;
+        let lease = cx.acquire(&cx.b, &other).await?;
+        wire.heal();
+        let answer = until_answered(cx, || wire.client.acquire(&late)).await?;
+        ensure_matches!(answer, Acquire::Contended(_), "{then:?}: asking again");
+        cx.stands(&other, &lease).await?;
+        let answer = until_answered(cx, || wire.client.release(&late)).await?;
+        ensure_matches!(answer, Release::NotHeld, "{then:?}: undoing");
+        cx.stands(&other, &lease).await?;
+        cx.release(&cx.b, &other).await?;
+    }
+    Ok(())
+}
+
+async fn a_lost_renew_answer_is_recognised(cx: &Cx) -> Outcome {
+    for then in [Then::Cut, Then::Go] {
+        let wire = Wire::new(cx).await?;
+        let locks = cx.manager(wire.client.clone()).build()?;
+        let guard = locks.lock(&cx.key)?.acquire().await?;
+        let token = guard.fencing_token();
+        wire.each(|proxy| proxy.swallow_next(Direction::ToClient, then));
+        tokio::time::sleep(cx.hold_ttl() + cx.hold_ttl() / 2).await;
+        ensure!(
+            wire.proxies.iter().any(|proxy| proxy.swallowed(Direction::ToClient) > 0),
+            "{then:?}: nothing was lost"
+        );
+        ensure!(guard.is_valid(), "{then:?}: a lost answer cost the lock");
+        ensure!(guard.fencing_token() == token, "{then:?}: the token changed");
+        cx.contend(&cx.b, &cx.claim()).await?;
+        guard.release().await?;
+    }
+    Ok(())
+}
+
+async fn a_lost_release_answer_is_recognised(cx: &Cx) -> Outcome {
+    for then in [Then::Cut, Then::Go] {
+        let wire = Wire::new(cx).await?;
+        let locks = cx.manager(wire.client.clone()).build()?;
+        let guard = locks.lock(&cx.key)?.acquire().await?;
+        wire.each(|proxy| proxy.swallow_next(Direction::ToClient, then));
+        guard.release().await?;
+        ensure!(cx.sight().await?.is_none(), "{then:?}: released, and in sight");
+    }
+    Ok(())
+}
+
+/// Cuts the connection after every `step`-th byte of a call, in both directions, and demands
+/// that what is done next puts everything right.
+async fn cut_everywhere<F, Fut>(cx: &Cx, wire: &Wire, verb: Verb, mut round: F) -> Outcome
+where
+    F: FnMut(Claim) -> Fut,
+    Fut: Future<Output = Outcome>,
+{
+    for direction in [Direction::ToServer, Direction::ToClient] {
+        // What a whole call is worth in bytes.
+        let claim = cx.claim();
+        prepare(cx, verb, &claim).await?;
+        let before = wire.delivered(direction);
+        call(wire, verb, &claim).await?;
+        let bytes = wire.delivered(direction) - before;
+        ensure!(bytes > 0, "a call of no bytes");
+        cx.a.release(&claim).await?;
+        // Every boundary of a message and, of the many within one, some.
+        let step = (bytes / 24).max(1);
+        let cuts = (0..bytes).step_by(usize::try_from(step)?).chain([bytes - 1, bytes]);
+        for after in cuts {
+            let claim = cx.claim();
+            prepare(cx, verb, &claim).await?;
+            wire.each(|proxy| proxy.cut_after(direction, after));
+            match timeout(Duration::from_secs(5), call(wire, verb, &claim)).await {
+                Ok(Ok(())) => {}
+                Ok(Err(BackendError::Ambiguous(_) | BackendError::Unavailable(_))) => {}
+                other => {
+                    return Err(Failure::new(format!("{direction:?} cut at {after}: {other:?}")));
+                }
+            }
+            wire.heal();
+            let outcome = round(claim).await;
+            outcome.map_err(|failure| {
+                Failure::new(format!("{direction:?} cut at {after} of {bytes}: {failure}"))
+            })?;
+            ensure!(cx.sight().await?.is_none(), "{direction:?} cut at {after}: left behind");
+        }
+    }
+    Ok(())
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Verb {
+    Acquire,
+    Renew,
+    Release,
+}
+
+/// What has to be so before a verb makes sense, by a client on a whole wire.
+async fn prepare(cx: &Cx, verb: Verb, claim: &Claim) -> Outcome {
+    if verb != Verb::Acquire {
+        let mut long = claim.clone();
+        long.ttl = cx.ttl * 30;
+        cx.acquire(&cx.a, &long).await?;
+    }
+    Ok(())
+}
+
+async fn call(wire: &Wire, verb: Verb, claim: &Claim) -> Result<(), BackendError> {
+    match verb {
+        Verb::Acquire => wire.client.acquire(claim).await.map(|_| ()),
+        Verb::Renew => wire.client.renew(claim).await.map(|_| ()),
+        Verb::Release => wire.client.release(claim).await.map(|_| ()),
+    }
+}
+
+async fn acquire_cut_at_every_byte(cx: &Cx) -> Outcome {
+    let wire = Wire::new(cx).await?;
+    cut_everywhere(cx, &wire, Verb::Acquire, async |claim| {
+        let answer = until_answered(cx, || wire.client.acquire(&claim)).await?;
+        let Acquire::Acquired(lease) = answer else {
+            return Err(Failure::new(format!("asked again: {answer:?}")));
+        };
+        cx.stands(&claim, &lease).await?;
+        let answer = until_answered(cx, || wire.client.release(&claim)).await?;
+        ensure_matches!(answer, Release::Released, "release");
+        Ok(())
+    })
+    .await
+}
+
+async fn renew_cut_at_every_byte(cx: &Cx) -> Outcome {
+    let wire = Wire::new(cx).await?;
+    cut_everywhere(cx, &wire, Verb::Renew, async |claim| {
+        let answer = until_answered(cx, || wire.client.renew(&claim)).await?;
+        ensure_matches!(answer, Renew::Renewed(_), "renewed again");
+        let answer = until_answered(cx, || wire.client.release(&claim)).await?;
+        ensure_matches!(answer, Release::Released, "release");
+        Ok(())
+    })
+    .await
+}
+
+async fn release_cut_at_every_byte(cx: &Cx) -> Outcome {
+    let wire = Wire::new(cx).await?;
+    cut_everywhere(cx, &wire, Verb::Release, async |claim| {
+        // Either the first had worked or this one does.
+        until_answered(cx, || wire.client.release(&claim)).await?;
+        Ok(())
+    })
+    .await
+}
+
+async fn a_black_hole_is_told_by_the_deadline(cx: &Cx) -> Outcome {
+    let wire = Wire::new(cx).await?;
+    let locks = cx.manager(wire.client.clone()).build()?;
+    let guard = locks.lock(&cx.key)?.acquire().await?;
+    tokio::time::sleep(cx.hold_ttl() / 2).await;
+    wire.each(|proxy| proxy.set_both(Mode::Swallow));
+    let (cut, left) = (Instant::now(), guard.remaining());
+    let reason = guard.lost().await;
+    let after = cut.elapsed();
+    cx.note(format!("{left:?} were left, lost after {after:?}"));
+    ensure!(reason == LostReason::Expired, "{reason:?}");
+    ensure!(after <= left + Duration::from_secs(1), "{left:?} were left, lost after {after:?}");
+    Ok(())
+}
+
+async fn a_black_hole_that_ends_is_survived(cx: &Cx) -> Outcome {
+    let wire = Wire::new(cx).await?;
+    let locks = cx.manager(wire.client.clone()).build()?;
+    let guard = locks.lock(&cx.key)?.acquire().await?;
+    wire.each(|proxy| proxy.set_both(Mode::Swallow));
+    tokio::time::sleep(cx.hold_ttl() / 2).await;
+    wire.heal();
+    tokio::time::sleep(cx.hold_ttl()).await;
+    ensure!(guard.is_valid(), "an outage shorter than the lease cost the lock");
+    guard.release().await?;
+    Ok(())
+}
+
+/// Connections made before a black hole stay dead when it has gone, and nobody says so: the
+/// backend must leave them behind by itself.
+async fn a_black_hole_is_left_behind(cx: &Cx) -> Outcome {
+    let wire = Wire::new(cx).await?;
+    wire.each(|proxy| proxy.set(Direction::ToClient, Mode::Stall));
+    let locks = cx.manager(wire.client.clone()).build()?;
+    let lock = locks.lock(&cx.key)?;
+    let waiting = tokio::spawn(async move { lock.acquire().await });
+    tokio::time::sleep(cx.hold_ttl() / 2).await;
+    wire.each(|proxy| proxy.set_both(Mode::Swallow));
+    tokio::time::sleep(cx.hold_ttl() / 3).await;
+    wire.heal();
+    let guard = waiting.await??;
+    guard.release().await?;
+    Ok(())
+}
+
+async fn a_slow_wire_works(cx: &Cx) -> Outcome {
+    let wire = Wire::new(cx).await?;
+    wire.each(|proxy| proxy.set_both(Mode::Delay(Duration::from_millis(60))));
+    let locks = cx.manager(wire.client.clone()).build()?;
+    let guard = locks.lock(&cx.key)?.acquire().await?;
+    tokio::time::sleep(cx.hold_ttl() * 2).await;
+    ensure!(guard.is_valid(), "a round trip of 120 ms cost the lock");
+    guard.release().await?;
+    Ok(())
+}
+
+async fn a_cut_while_waiting_is_survived(cx: &Cx) -> Outcome {
+    let wire = Wire::new(cx).await?;
+    let mut holder = cx.claim();
+    holder.ttl = cx.ttl * 60;
+    cx.acquire(&cx.a, &holder).await?;
+    let locks = cx.manager(wire.client.clone()).poll_floor(Duration::from_secs(2)).build()?;
+    let lock = locks.lock(&cx.key)?;
+    let waiting = tokio::spawn(async move { lock.acquire().await });
+    for _ in 0..3 {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        wire.each(Proxy::cut);
+    }
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    cx.release(&cx.a, &holder).await?;
+    let freed = Instant::now();
+    let guard = waiting.await??;
+    cx.note(format!("in after {:?}", freed.elapsed()));
+    ensure!(freed.elapsed() <= Duration::from_secs(2) + cx.slack(), "{:?}", freed.elapsed());
+    guard.release().await?;
+    Ok(())
+}
+
+/// The signal vanishes on the wire, and nothing else does.
+async fn a_deaf_wire_delays_and_no_more(cx: &Cx) -> Outcome {
+    let wire = Wire::new(cx).await?;
+    let mut holder = cx.claim();
+    holder.ttl = cx.ttl * 60;
+    cx.acquire(&cx.a, &holder).await?;
+    let locks = cx.manager(wire.client.clone()).poll_floor(Duration::from_secs(1)).build()?;
+    let lock = locks.lock(&cx.key)?;
+    let waiting = tokio::spawn(async move { lock.acquire().await });
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    wire.each(|proxy| proxy.set(Direction::ToClient, Mode::Swallow));
+    cx.release(&cx.a, &holder).await?;
+    let freed = Instant::now();
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    wire.heal();
+    let guard = waiting.await??;
+    cx.note(format!("in after {:?}", freed.elapsed()));
+    let most = Duration::from_secs(1) + cx.hold_ttl() / 6 + cx.slack();
+    ensure!(freed.elapsed() <= most, "in after {:?}", freed.elapsed());
+    guard.release().await?;
+    Ok(())
+}
+
+async fn bad_input_sends_nothing(cx: &Cx) -> Outcome {
+    let wire = Wire::new(cx).await?;
+    let quiet = wire.delivered(Direction::ToServer);
+    let mut claims = vec![cx.claim().with_min_token(u64::MAX), cx.claim().with_label("\0")];
+    for ttl in [Duration::ZERO, Duration::from_nanos(1), Duration::MAX] {
+        let mut claim = cx.claim();
+        claim.ttl = ttl;
+        claims.push(claim);
+    }
+    for claim in claims {
+        ensure_matches!(
+            wire.client.acquire(&claim).await,
+            Err(BackendError::InvalidInput(_)),
+            "acquire {claim:?}"
+        );
+        ensure_matches!(
+            wire.client.renew(&claim).await,
+            Err(BackendError::InvalidInput(_)),
+            "renew {claim:?}"
+        );
+        ensure_matches!(
+            wire.client.release(&claim).await,
+            Err(BackendError::InvalidInput(_)),
+            "release {claim:?}"
+        );
+    }
+    let locks = cx.manager(wire.client.clone()).build()?;
+    let kind = locks.lock("").err().map(|error| error.kind());
+    ensure!(kind == Some(ErrorKind::InvalidInput), "an empty key: {kind:?}");
+    let sent = wire.delivered(Direction::ToServer) - quiet;
+    ensure!(sent == 0, "{sent} bytes were sent for input that is refused");
+    Ok(())
+}

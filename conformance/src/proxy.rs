@@ -1,0 +1,429 @@
+//! A TCP proxy that breaks connections in every way a network does.
+//!
+//! Put it between a client and its server, then choose what happens to the bytes, per direction
+//! and while connections are open:
+//!
+//! ```no_run
+//! # async fn case(server: std::net::SocketAddr) -> std::io::Result<()> {
+//! use lockcore_conformance::proxy::{Direction, Mode, Proxy, Then};
+//!
+//! let proxy = Proxy::start(server).await?;
+//! // … connect a client to proxy.addr() …
+//! proxy.swallow_next(Direction::ToClient, Then::Go);
+//! // … the next request is carried out, and its reply is lost …
+//! proxy.until(|proxy| proxy.swallowed(Direction::ToClient) > 0).await;
+//! proxy.set(Direction::ToServer, Mode::Stall);
+//! // … the server seems to hang …
+//! proxy.heal();
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Everything takes effect on open and on new connections, and nothing but
+//! [`until`](Proxy::until) waits. To break a conversation at each of its messages, note
+//! [`delivered`](Proxy::delivered) after each step of a clean run, then repeat the run with
+//! [`cut_after`](Proxy::cut_after) each of these counts.
+
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::pin::pin;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::tcp::{ReadHalf, WriteHalf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Notify, watch};
+use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::{Instant, sleep, sleep_until};
+
+/// Which way bytes go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Direction {
+    /// Requests: from the client to the server.
+    ToServer,
+    /// Replies: from the server to the client.
+    ToClient,
+}
+
+/// What happens to the bytes of one direction.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Mode {
+    /// They are delivered.
+    #[default]
+    Pass,
+    /// They vanish; the connection stays open.
+    Swallow,
+    /// They wait, in order, and are delivered once the mode is another one.
+    Stall,
+    /// Each chunk is delivered this long after it was read. The next chunk is read after that.
+    Delay(Duration),
+    /// They are delivered one by one, each after this time.
+    Drip(Duration),
+}
+
+/// What follows a swallowed chunk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Then {
+    /// The connection goes on as if nothing had been lost.
+    Go,
+    /// The connection is cut.
+    Cut,
+}
+
+/// A proxy before one server, on a port of 127.0.0.1. Dropping it closes it and all its
+/// connections.
+#[derive(Debug)]
+pub struct Proxy {
+    addr: SocketAddr,
+    rules: watch::Sender<Rules>,
+    shared: Arc<Shared>,
+    task: AbortHandle,
+}
+
+/// What holds until it is changed.
+#[derive(Clone, Copy, Debug, Default)]
+struct Rules {
+    modes: [Mode; 2],
+    refuse: bool,
+    /// Counts the calls that cut all connections.
+    cuts: u64,
+}
+
+/// What the connections share.
+#[derive(Debug, Default)]
+struct Shared {
+    connections: AtomicU64,
+    delivered: [AtomicU64; 2],
+    swallowed: [AtomicU64; 2],
+    once: Mutex<[Once; 2]>,
+    counted: Notify,
+}
+
+/// What happens once, to the first connection that comes to it.
+#[derive(Clone, Copy, Debug, Default)]
+struct Once {
+    swallow: Option<Then>,
+    /// How many bytes are still delivered before the cut.
+    cut_after: Option<u64>,
+}
+
+impl Proxy {
+    /// Starts a proxy before `server`, which has not to be up: a client whose connection cannot
+    /// be passed on has it reset.
+    ///
+    /// # Errors
+    ///
+    /// No port can be had.
+    pub async fn start(server: SocketAddr) -> io::Result<Self> {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+        let addr = listener.local_addr()?;
+        let (rules, seen) = watch::channel(Rules::default());
+        let shared = Arc::new(Shared::default());
+        let task = tokio::spawn(accept(listener, server, seen, Arc::clone(&shared)));
+        Ok(Self {
+            addr,
+            rules,
+            shared,
+            task: task.abort_handle(),
+        })
+    }
+
+    /// Where clients connect.
+    pub fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// Chooses what happens to the bytes of one direction from now on, including those that are
+    /// on their way.
+    pub fn set(&self, direction: Direction, mode: Mode) {
+        self.rules
+            .send_modify(|rules| rules.modes[direction as usize] = mode);
+    }
+
+    /// [`set`](Self::set) for both directions.
+    pub fn set_both(&self, mode: Mode) {
+        self.rules.send_modify(|rules| rules.modes = [mode; 2]);
+    }
+
+    /// Resets all open connections; new ones are welcome.
+    pub fn cut(&self) {
+        self.rules.send_modify(|rules| rules.cuts += 1);
+    }
+
+    /// Resets all open connections, and new ones as soon as they are made, until
+    /// [`heal`](Self::heal).
+    pub fn refuse(&self) {
+        self.rules.send_modify(|rules| {
+            rules.refuse = true;
+            rules.cuts += 1;
+        });
+    }
+
+    /// Goes back to passing everything: ends every mode, refusal, and one-time fault that has
+    /// not happened yet. Connections that were cut stay cut, swallowed bytes stay lost.
+    pub fn heal(&self) {
+        *self.shared.once() = Default::default();
+        self.rules.send_modify(|rules| {
+            rules.modes = Default::default();
+            rules.refuse = false;
+        });
+    }
+
+    /// Once: delivers `bytes` more bytes in this direction, then cuts the connection that carried
+    /// the last of them. With 0 it cuts the connection that carries the next byte, before it.
+    ///
+    /// The receiving end gets all the bytes and then the end of the stream; the sending end is
+    /// reset.
+    pub fn cut_after(&self, direction: Direction, bytes: u64) {
+        self.shared.once()[direction as usize].cut_after = Some(bytes);
+    }
+
+    /// Once: has the next chunk in this direction vanish. A chunk is what one read gives: a
+    /// message, where messages are short and one waits for the answer to the one before.
+    pub fn swallow_next(&self, direction: Direction, then: Then) {
+        self.shared.once()[direction as usize].swallow = Some(then);
+    }
+
+    /// How many bytes were delivered in this direction, over all connections.
+    pub fn delivered(&self, direction: Direction) -> u64 {
+        self.shared.delivered[direction as usize].load(Ordering::SeqCst)
+    }
+
+    /// How many bytes have vanished in this direction, over all connections.
+    pub fn swallowed(&self, direction: Direction) -> u64 {
+        self.shared.swallowed[direction as usize].load(Ordering::SeqCst)
+    }
+
+    /// [`delivered`](Self::delivered) to the server.
+    pub fn bytes_to_server(&self) -> u64 {
+        self.delivered(Direction::ToServer)
+    }
+
+    /// [`delivered`](Self::delivered) to the client.
+    pub fn bytes_to_client(&self) -> u64 {
+        self.delivered(Direction::ToClient)
+    }
+
+    /// How many connections clients have made so far, including refused ones.
+    pub fn connections(&self) -> u64 {
+        self.shared.connections.load(Ordering::SeqCst)
+    }
+
+    /// Waits until the proxy's counters fulfil a condition, however long that takes.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future has no effect.
+    pub async fn until(&self, mut condition: impl FnMut(&Self) -> bool) {
+        loop {
+            let mut counted = pin!(self.shared.counted.notified());
+            // Before the condition is looked at, so that no change is missed.
+            counted.as_mut().enable();
+            if condition(self) {
+                return;
+            }
+            counted.await;
+        }
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Shared {
+    fn once(&self) -> MutexGuard<'_, [Once; 2]> {
+        self.once.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How many of `bytes` may be delivered now, and whether the connection is cut behind them.
+    fn up_to_the_cut(&self, direction: Direction, bytes: usize) -> (usize, bool) {
+        let mut once = self.once();
+        let once = &mut once[direction as usize];
+        let Some(left) = once.cut_after else {
+            return (bytes, false);
+        };
+        let now = left.min(bytes as u64);
+        once.cut_after = Some(left - now).filter(|left| *left > 0);
+        // Fits: it is not more than `bytes`.
+        (now as usize, once.cut_after.is_none())
+    }
+
+    fn count(&self, counter: &AtomicU64, by: usize) {
+        counter.fetch_add(by as u64, Ordering::SeqCst);
+        self.counted.notify_waiters();
+    }
+}
+
+/// Takes connections until the proxy is dropped, which also ends them: they are its tasks.
+async fn accept(
+    listener: TcpListener,
+    server: SocketAddr,
+    mut rules: watch::Receiver<Rules>,
+    shared: Arc<Shared>,
+) {
+    let mut connections = JoinSet::new();
+    loop {
+        let client = tokio::select! {
+            Some(_) = connections.join_next() => continue,
+            client = listener.accept() => client,
+        };
+        let Ok((client, _)) = client else {
+            // Out of file descriptors, or a client that has already gone.
+            sleep(Duration::from_millis(1)).await;
+            continue;
+        };
+        shared.count(&shared.connections, 1);
+        let now = *rules.borrow_and_update();
+        if now.refuse {
+            reset(&client);
+            continue;
+        }
+        let relay = relay(client, server, rules.clone(), now.cuts, Arc::clone(&shared));
+        connections.spawn(relay);
+    }
+}
+
+/// Why a connection ends before both sides have closed it.
+enum Broken {
+    /// Both ends are reset.
+    Both,
+    /// The receiving end keeps what it has got.
+    Sender(Direction),
+}
+
+/// One connection, from its first byte to its end.
+async fn relay(
+    mut client: TcpStream,
+    server: SocketAddr,
+    rules: watch::Receiver<Rules>,
+    cuts: u64,
+    shared: Arc<Shared>,
+) {
+    let mut all_cut = rules.clone();
+    let mut all_cut = pin!(all_cut.wait_for(|rules| rules.cuts != cuts));
+    let connected = tokio::select! {
+        connected = TcpStream::connect(server) => connected.ok(),
+        _ = &mut all_cut => None,
+    };
+    let Some(mut server) = connected else {
+        return reset(&client);
+    };
+    // The proxy adds no delay of its own.
+    let _ = (client.set_nodelay(true), server.set_nodelay(true));
+    let broken = {
+        let (from_client, to_client) = client.split();
+        let (from_server, to_server) = server.split();
+        let requests = pump(Direction::ToServer, from_client, to_server, &rules, &shared);
+        let replies = pump(Direction::ToClient, from_server, to_client, &rules, &shared);
+        tokio::select! {
+            ended = async { tokio::try_join!(requests, replies) } => match ended {
+                Ok(_) => return,
+                Err(broken) => broken,
+            },
+            _ = all_cut => Broken::Both,
+        }
+    };
+    if !matches!(broken, Broken::Sender(Direction::ToServer)) {
+        reset(&server);
+    }
+    if !matches!(broken, Broken::Sender(Direction::ToClient)) {
+        reset(&client);
+    }
+}
+
+/// Has the stream reset its connection when it is dropped.
+fn reset(stream: &TcpStream) {
+    let _ = stream.set_zero_linger();
+}
+
+/// Carries the bytes of one direction until their end.
+async fn pump(
+    direction: Direction,
+    mut from: ReadHalf<'_>,
+    mut to: WriteHalf<'_>,
+    rules: &watch::Receiver<Rules>,
+    shared: &Shared,
+) -> Result<(), Broken> {
+    let mut rules = rules.clone();
+    let mut buffer = vec![0; 16 * 1024];
+    let way = direction as usize;
+    loop {
+        if rules.borrow_and_update().modes[way] == Mode::Stall {
+            rules.changed().await.map_err(|_| Broken::Both)?;
+            continue;
+        }
+        let read = tokio::select! {
+            read = from.read(&mut buffer) => read.map_err(|_| Broken::Both)?,
+            changed = rules.changed() => {
+                changed.map_err(|_| Broken::Both)?;
+                continue;
+            }
+        };
+        if read == 0 {
+            return to.shutdown().await.map_err(|_| Broken::Both);
+        }
+        let swallow = shared.once()[way].swallow.take();
+        if let Some(then) = swallow {
+            shared.count(&shared.swallowed[way], read);
+            match then {
+                Then::Go => continue,
+                Then::Cut => return Err(Broken::Both),
+            }
+        }
+        deliver(direction, &buffer[..read], &mut to, &mut rules, shared).await?;
+    }
+}
+
+/// Carries one chunk, following the rules as they change.
+async fn deliver(
+    direction: Direction,
+    mut chunk: &[u8],
+    to: &mut WriteHalf<'_>,
+    rules: &mut watch::Receiver<Rules>,
+    shared: &Shared,
+) -> Result<(), Broken> {
+    let way = direction as usize;
+    let read_at = Instant::now();
+    while !chunk.is_empty() {
+        let mode = rules.borrow_and_update().modes[way];
+        let (due, piece) = match mode {
+            Mode::Pass => (None, chunk.len()),
+            Mode::Delay(delay) => (Some(read_at + delay), chunk.len()),
+            Mode::Drip(interval) => (Some(Instant::now() + interval), 1),
+            Mode::Stall => {
+                rules.changed().await.map_err(|_| Broken::Both)?;
+                continue;
+            }
+            Mode::Swallow => {
+                shared.count(&shared.swallowed[way], chunk.len());
+                return Ok(());
+            }
+        };
+        if let Some(due) = due {
+            tokio::select! {
+                () = sleep_until(due) => {}
+                changed = rules.changed() => {
+                    changed.map_err(|_| Broken::Both)?;
+                    continue;
+                }
+            }
+        }
+        let (piece, cut) = shared.up_to_the_cut(direction, piece);
+        let (now, later) = chunk.split_at(piece);
+        to.write_all(now).await.map_err(|_| Broken::Both)?;
+        shared.count(&shared.delivered[way], piece);
+        if cut {
+            return Err(Broken::Sender(direction));
+        }
+        chunk = later;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

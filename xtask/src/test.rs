@@ -1,0 +1,210 @@
+//! `cargo xtask test`: every test, on real servers.
+
+use std::env;
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
+use std::process::Stdio;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use crate::Result;
+use crate::processes::{cargo, shown};
+use crate::servers::{Plan, STORES, Source, prepare};
+use crate::summary::{Run, Table, Tests, runs};
+use crate::workspace::{Package, packages, scratch};
+
+/// The feature that is compiled only where there is an engine: it takes minutes.
+const CONTAINERS: &str = "lockcore-conformance/containers";
+
+/// What the caller asks for.
+#[derive(Debug, PartialEq, Eq)]
+struct Options {
+    install: bool,
+    source: Source,
+    filter: Vec<String>,
+}
+
+impl Options {
+    fn parse(args: &[&str], default_source: Option<&str>) -> Result<Self> {
+        let mut options = Self {
+            install: true,
+            source: match default_source {
+                Some(name) if !name.is_empty() => Source::from_name(name)?,
+                _ => Source::Auto,
+            },
+            filter: Vec::new(),
+        };
+        let mut args = args.iter();
+        while let Some(&arg) = args.next() {
+            match arg {
+                "--no-install" => options.install = false,
+                "--source" => {
+                    let name = args.next().ok_or("--source: which?")?;
+                    options.source = Source::from_name(name)?;
+                }
+                "--" => options
+                    .filter
+                    .extend(args.by_ref().map(|&arg| arg.to_owned())),
+                other => match other.strip_prefix("--source=") {
+                    Some(name) => options.source = Source::from_name(name)?,
+                    None => return Err(format!("{other}: see cargo xtask help").into()),
+                },
+            }
+        }
+        Ok(options)
+    }
+}
+
+/// Sets up the servers and runs the tests; whether all passed on every store.
+pub(crate) fn run(args: &[&str]) -> Result<bool> {
+    let start = Instant::now();
+    let source = env::var("LOCKCORE_TEST_SOURCE").ok();
+    let options = Options::parse(args, source.as_deref())?;
+    let packages = packages()?;
+    let mut plan = prepare(options.source, options.install)?;
+
+    let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH)?;
+    let id = format!("{}-{}", since_1970.as_secs(), std::process::id());
+    let report = scratch()?.join(format!("summary-{id}.tsv"));
+    fs::write(&report, "")?;
+    plan.set("LOCKCORE_TEST_RUN", &id);
+    plan.set("LOCKCORE_TEST_SUMMARY", &report.to_string_lossy());
+
+    let mut tests = Tests::default();
+    let succeeded = cargo_test(&options, &packages, &plan, &mut tests)?;
+    if let Some(engine) = &plan.engine {
+        match engine.remove_containers(&format!("lockcore.test.run={id}")) {
+            Ok(0) => {}
+            Ok(left) => println!("removed {left} containers that the tests have left behind"),
+            Err(error) => println!("containers may be left behind: {error}"),
+        }
+    }
+    // A program that crashed has counted nothing.
+    if !succeeded && tests.failed == 0 {
+        tests.failed = 1;
+    }
+
+    let runs = take(&report)?;
+    println!("\nConformance\n\n{}", Table(&runs));
+    let missing = if options.filter.is_empty() {
+        missing(&runs)
+    } else {
+        println!("only tests named {}", options.filter.join(" "));
+        Vec::new()
+    };
+    for store in &missing {
+        println!("{store}: the conformance suite has not run on it");
+    }
+    let green = succeeded && tests.failed == 0 && missing.is_empty();
+    let failed_runs = runs.iter().any(|run| run.failed > 0);
+    let green = green && !failed_runs;
+    let verdict = if green { "passed" } else { "FAILED" };
+    println!("tests {verdict} in {:.0} s", start.elapsed().as_secs_f64());
+    println!("{} passed, {} failed", tests.passed, tests.failed);
+    Ok(green)
+}
+
+/// Runs cargo, shows what it says and counts the tests; whether it succeeded.
+fn cargo_test(
+    options: &Options,
+    packages: &[Package],
+    plan: &Plan,
+    tests: &mut Tests,
+) -> Result<bool> {
+    let mut command = cargo()?;
+    command.args(["test", "--workspace", "--no-fail-fast"]);
+    let features = features(packages, plan.engine.is_some());
+    if !features.is_empty() {
+        command.args(["--features", &features]);
+    }
+    if !options.filter.is_empty() {
+        command.arg("--").args(&options.filter);
+    }
+    println!("{}", shown(&command));
+    command.envs(plan.variables.iter().map(|(name, value)| (name, value)));
+    let mut cargo = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()?;
+    let mut lines = BufReader::new(cargo.stdout.take().ok_or("no output")?);
+    let mut out = std::io::stdout();
+    let mut line = Vec::new();
+    // Bytes: tests may print anything.
+    while lines.read_until(b'\n', &mut line)? > 0 {
+        out.write_all(&line)?;
+        tests.read(&String::from_utf8_lossy(&line));
+        line.clear();
+    }
+    Ok(cargo.wait()?.success())
+}
+
+/// All features of all crates, containers only where there is an engine.
+fn features(packages: &[Package], engine: bool) -> String {
+    let all = packages.iter().flat_map(|package| {
+        let name = &package.name;
+        package
+            .features
+            .iter()
+            .map(move |feature| format!("{name}/{feature}"))
+    });
+    let all: Vec<_> = all
+        .filter(|feature| engine || feature != CONTAINERS)
+        .collect();
+    all.join(",")
+}
+
+fn take(report: &Path) -> Result<Vec<Run>> {
+    let runs = runs(&fs::read_to_string(report)?)?;
+    fs::remove_file(report)?;
+    Ok(runs)
+}
+
+/// The stores that the suite should have run on and has not.
+fn missing(runs: &[Run]) -> Vec<&'static str> {
+    let has_run = |names: &[&str]| runs.iter().any(|run| names.contains(&run.name.as_str()));
+    let missing = STORES.iter().filter(|store| !has_run(store.names));
+    missing.map(|store| store.names[0]).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_are_read() {
+        let options = Options::parse(&["--no-install", "--source", "local", "--", "a", "b"], None);
+        let expected = Options {
+            install: false,
+            source: Source::Local,
+            filter: vec!["a".into(), "b".into()],
+        };
+        assert_eq!(options.unwrap(), expected);
+        let from_env = Options::parse(&[], Some("container")).unwrap();
+        assert_eq!(
+            (from_env.source, from_env.install),
+            (Source::Container, true)
+        );
+        for wrong in [&["--source"][..], &["--source=x"], &["--fast"]] {
+            assert!(Options::parse(wrong, None).is_err());
+        }
+    }
+
+    #[test]
+    fn containers_are_compiled_where_there_is_an_engine() {
+        let packages = [Package {
+            name: "lockcore-conformance".into(),
+            features: vec!["containers".into(), "x".into()],
+        }];
+        assert_eq!(features(&packages, false), "lockcore-conformance/x");
+        assert!(features(&packages, true).contains(CONTAINERS));
+    }
+
+    #[test]
+    fn a_store_that_was_not_run_is_missed() {
+        assert_eq!(missing(&[]), ["Redis"]);
+        assert_eq!(
+            missing(&runs("Valkey 8.1 (x)\t1\t0\t0\n").unwrap()),
+            [""; 0]
+        );
+    }
+}
