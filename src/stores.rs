@@ -280,4 +280,24 @@ mod tests {
         let error = connect("mysql://h").await.expect_err("no such store");
         assert_eq!(error.kind(), ErrorKind::InvalidInput);
     }
+
+    #[cfg(feature = "redis")]
+    #[tokio::test]
+    async fn a_redis_that_cannot_be_used_says_why_without_the_password() {
+        for (url, kind) in [
+            ("redis://:secret@localhost:port", ErrorKind::InvalidInput),
+            ("redis:secret", ErrorKind::InvalidInput),
+            // Nothing listens on the port of the TCP multiplexer.
+            ("redis://:secret@127.0.0.1:1", ErrorKind::Unavailable),
+            ("unix:///no/such/secret.sock", ErrorKind::Unavailable),
+        ] {
+            let error = connect(url).await.expect_err(url);
+            assert_eq!(error.kind(), kind, "{url}: {error}");
+            let shown = format!("{error} {error:?}");
+            assert!(
+                url.starts_with("unix") || !shown.contains("secret"),
+                "{shown}"
+            );
+        }
+    }
 }

@@ -25,7 +25,8 @@ impl Cache {
     pub fn new(values: Values) -> Self {
         Self {
             values,
-            ..Self::default()
+            #[cfg(feature = "lock")]
+            locks: None,
         }
     }
 
