@@ -57,7 +57,8 @@ use crate::key::LockKey;
 ///
 /// let Acquire::Acquired(lease) = store.acquire(&mine).await? else { panic!("free") };
 /// assert!(matches!(store.acquire(&yours).await?, Acquire::Contended(_)));
-/// assert_eq!(store.acquire(&mine).await?, Acquire::Acquired(lease));
+/// let Acquire::Acquired(again) = store.acquire(&mine).await? else { panic!("mine") };
+/// assert_eq!(again.token, lease.token);
 /// assert_eq!(store.release(&yours).await?, Release::NotHeld);
 /// assert_eq!(store.release(&mine).await?, Release::Released);
 /// # Ok(())

@@ -130,6 +130,11 @@ impl Error {
         self
     }
 
+    pub(crate) fn into_kind(mut self, kind: ErrorKind) -> Self {
+        self.kind = kind;
+        self
+    }
+
     pub(crate) fn with_key(mut self, key: &LockKey) -> Self {
         self.key = Some(key.clone());
         self
