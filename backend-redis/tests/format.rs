@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use common::{acquired, limited, raw, server};
 use lockcore::{Claim, HolderId, LockBackend, LockKey};
-use lockcore_redis::RedisBackend;
+use lockcore_redis::{RedisBackend, redis};
 
 #[tokio::test]
 async fn version_1() {
@@ -50,7 +50,7 @@ async fn version_1() {
         assert_eq!(ends, -1, "the store's birth does not expire");
 
         let channel = format!("{tag}:released");
-        let client = lockcore_redis::redis::Client::open(server.url()).expect("a URL");
+        let client = redis::Client::open(server.url()).expect("a URL");
         let (mut sink, stream) = client.get_async_pubsub().await.expect("a server").split();
         sink.subscribe(&channel).await.expect("subscribed");
         backend.release(&claim).await.expect("held");
