@@ -1,1 +1,19 @@
 #![doc = include_str!("../README.md")]
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
+mod address;
+mod backend;
+mod builder;
+mod connection;
+mod error;
+mod keys;
+mod route;
+mod scripts;
+mod server;
+mod vigil;
+mod wake;
+
+pub use redis;
+
+pub use crate::backend::RedisBackend;
+pub use crate::builder::RedisBackendBuilder;

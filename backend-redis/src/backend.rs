@@ -1,0 +1,347 @@
+//! The backend: each method is one script.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use lockcore::{
+    Acquire, BackendError, Claim, Contention, HolderId, Lease, LeaseInfo, Limits, LockBackend,
+    LockKey, Release, ReleaseSignal, Renew, StoreMemory, async_trait,
+};
+use redis::aio::ConnectionLike;
+use redis::{Cmd, Pipeline, RedisError, Value};
+
+use crate::builder::{RETENTION, RedisBackendBuilder};
+use crate::connection::Session;
+use crate::error;
+use crate::keys::Names;
+use crate::route::{Lender, Ready, Reply, Route};
+use crate::scripts::{ACQUIRE, INSPECT, RELEASE, RENEW};
+use crate::server::text;
+
+const MIN_TTL: Duration = Duration::from_millis(10);
+const MAX_TTL: Duration = Duration::from_secs(24 * 60 * 60);
+/// Redis shows nothing that has expired, to the millisecond of the clock it read when it took up
+/// the command; the rest is for that reading and for rounding.
+const EXPIRY_LAG: Duration = Duration::from_millis(10);
+
+/// Leases looked up in one round trip of a list.
+const PAGE: usize = 256;
+/// Names a server goes through in one step of a scan, so that it serves others in between.
+const STEP: usize = 512;
+
+/// Locks in Redis or Valkey.
+///
+/// Clones share one connection, which carries all calls and, with RESP3, the release signals too.
+/// It is opened again at the next call after it broke or fell silent. See the [crate
+/// documentation](crate) for URLs, guarantees, and the rights a user needs.
+///
+/// # Errors
+///
+/// Every method answers as the laws of [`LockBackend`] say. The driver's
+/// [`RedisError`] is among the sources of a [`BackendError`], and is found by walking
+/// [`source`](std::error::Error::source).
+#[derive(Clone)]
+pub struct RedisBackend {
+    route: Route,
+    names: Names,
+    retention: String,
+    /// The server spreads keys over slots: the born record is left out.
+    clustered: Arc<AtomicBool>,
+}
+
+impl RedisBackend {
+    /// Connects to the server at a URL, with the defaults of the [builder](Self::builder).
+    ///
+    /// # Errors
+    ///
+    /// [`BackendError::InvalidInput`] for a URL that cannot be used, [`BackendError::Unavailable`]
+    /// where no server answers, [`BackendError::Rejected`] where one refuses: a wrong password, a
+    /// certificate that is not trusted, something that is not Redis.
+    pub async fn connect(url: impl AsRef<str>) -> Result<Self, BackendError> {
+        Self::builder(url).connect().await
+    }
+
+    /// Settings for a connection to the server at a URL.
+    pub fn builder(url: impl AsRef<str>) -> RedisBackendBuilder {
+        RedisBackendBuilder::new(url)
+    }
+
+    /// Uses the address, user, TLS and TCP settings of a client of the driver's, and connects at
+    /// the first call. The connection is this backend's own: see
+    /// [`RedisBackendBuilder::from_client`].
+    ///
+    /// # Errors
+    ///
+    /// [`BackendError::InvalidInput`] when the client's settings cannot be used.
+    pub fn from_client(client: &redis::Client) -> Result<Self, BackendError> {
+        RedisBackendBuilder::from_client(client).build()
+    }
+
+    /// Asks over a connection of the caller's, such as a `ConnectionManager` or a cluster
+    /// connection. Waiting then polls, and how long the store has forgotten nothing is not known:
+    /// see [`RedisBackendBuilder::from_connection`].
+    pub fn from_connection<C>(connection: C) -> Self
+    where
+        C: ConnectionLike + Clone + Send + Sync + 'static,
+    {
+        let lender = Arc::new(Lender(connection));
+        Self::new(Route::Lent(lender), Names::default(), RETENTION)
+    }
+
+    pub(crate) fn new(route: Route, names: Names, retention: Duration) -> Self {
+        Self {
+            route,
+            names,
+            retention: retention.as_millis().to_string(),
+            clustered: Arc::default(),
+        }
+    }
+
+    pub(crate) async fn ready(&self) -> Result<Ready, BackendError> {
+        self.route.ready().await
+    }
+
+    fn memory(&self, session: &Session, born: &str, now: &str) -> Option<StoreMemory> {
+        let (id, since) = born.split_once('|')?;
+        let id: HolderId = id.parse().ok()?;
+        let known = now.parse::<u64>().ok()?.saturating_sub(since.parse().ok()?);
+        // The record may be older than what the server read back from disk when it started.
+        let age = Duration::from_micros(known).min(session.facts.uptime()?);
+        Some(StoreMemory::new(id.as_u128(), age))
+    }
+
+    /// Whether an acquire can carry the born record along.
+    fn knows_memory(&self, ready: &Ready) -> bool {
+        ready
+            .session
+            .as_ref()
+            .is_some_and(|session| session.facts.uptime().is_some())
+            && !self.clustered.load(Ordering::Relaxed)
+    }
+
+    async fn try_acquire(
+        &self,
+        ready: &mut Ready,
+        claim: &Claim,
+        with_born: bool,
+    ) -> Result<Value, RedisError> {
+        let (lease, counter) = (self.names.lease(&claim.key), self.names.counter(&claim.key));
+        let born = self.names.born();
+        let keys = [lease.as_str(), &counter, &born];
+        let keys = if with_born { &keys[..] } else { &keys[..2] };
+        let (holder, ttl) = (claim.holder.to_string(), millis(claim.ttl).to_string());
+        let (floor, id) = (claim.min_token.to_string(), HolderId::random().to_string());
+        let args = [
+            &*holder,
+            &*ttl,
+            &*floor,
+            &*self.retention,
+            &*claim.label,
+            &*id,
+        ];
+        ready.run(&ACQUIRE, &ACQUIRE.call(keys, &args)).await
+    }
+
+    /// The `limit` smallest keys greater than `after` that seem to be leased.
+    async fn scan(
+        &self,
+        prefix: &str,
+        after: Option<&LockKey>,
+        limit: usize,
+    ) -> Result<BTreeSet<LockKey>, BackendError> {
+        let pattern = self.names.lease_pattern(prefix);
+        let mut found = BTreeSet::new();
+        let mut cursor = 0_u64;
+        loop {
+            let mut scan = Cmd::new();
+            scan.arg("SCAN").arg(cursor);
+            scan.arg("MATCH").arg(&pattern).arg("COUNT").arg(STEP);
+            let mut ready = self.ready().await?;
+            let page = ready.ask(&scan).await.map_err(error::of_command)?;
+            let page = redis::from_redis_value::<(u64, Vec<Vec<u8>>)>(page);
+            let (next, names) = page.map_err(|_| error::unexpected("SCAN"))?;
+            for key in names
+                .iter()
+                .filter_map(|name| self.names.key_of_lease(name))
+            {
+                if key.as_str().starts_with(prefix) && after.is_none_or(|after| key > *after) {
+                    found.insert(key);
+                    if found.len() > limit {
+                        found.pop_last();
+                    }
+                }
+            }
+            cursor = next;
+            if cursor == 0 {
+                return Ok(found);
+            }
+        }
+    }
+
+    /// The leases that stand on these keys. Foreign values are left out: they must not hide the
+    /// leases of others.
+    async fn look(&self, keys: &[LockKey]) -> Result<Vec<LeaseInfo>, BackendError> {
+        let mut calls = Pipeline::with_capacity(keys.len());
+        for key in keys {
+            calls.add_command(INSPECT.call(&[&self.names.lease(key)], &[]));
+        }
+        let mut ready = self.ready().await?;
+        let answers = ready.run_all(&INSPECT, &calls).await;
+        let answers = answers.map_err(error::of_command)?;
+        let mut leases = Vec::with_capacity(keys.len());
+        for (key, answer) in keys.iter().zip(answers) {
+            match Reply::read(answer, "a list") {
+                Ok(Reply::Done(fields)) => leases.push(info(key, &fields)?),
+                Ok(Reply::No(_)) | Err(BackendError::Rejected(_)) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(leases)
+    }
+}
+
+/// Whole milliseconds, rounded up: a lease never ends before what was claimed.
+fn millis(ttl: Duration) -> u64 {
+    u64::try_from(ttl.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX)
+}
+
+fn granted(claim: &Claim, fields: &[Value], what: &str) -> Result<Lease, BackendError> {
+    let token = fields.first().and_then(text);
+    let token = token.and_then(|token| token.parse().ok());
+    let token = token.ok_or_else(|| error::unexpected(what))?;
+    Ok(Lease::new(token, Duration::from_millis(millis(claim.ttl))))
+}
+
+fn info(key: &LockKey, fields: &[Value]) -> Result<LeaseInfo, BackendError> {
+    let read = || {
+        let [holder, token, Value::Int(left), Value::BulkString(label)] = fields else {
+            return None;
+        };
+        let holder = text(holder)?.parse().ok()?;
+        let token = text(token)?.parse().ok()?;
+        let left = Duration::from_millis(u64::try_from(*left).ok()?);
+        // A label is text when we write it; whoever else wrote it, the lease is still shown.
+        let label = String::from_utf8_lossy(label);
+        Some(LeaseInfo::new(key.clone(), holder, token, left, label))
+    };
+    read().ok_or_else(|| error::unexpected("an inspection"))
+}
+
+impl fmt::Debug for RedisBackend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RedisBackend")
+            .field("server", &self.route)
+            .field("prefix", &self.names.prefix())
+            .finish_non_exhaustive()
+    }
+}
+
+#[async_trait]
+impl LockBackend for RedisBackend {
+    fn limits(&self) -> Limits {
+        Limits::new(MIN_TTL, MAX_TTL).with_expiry_lag(EXPIRY_LAG)
+    }
+
+    async fn acquire(&self, claim: &Claim) -> Result<Acquire, BackendError> {
+        self.limits().check(claim)?;
+        let mut ready = self.ready().await?;
+        let with_born = self.knows_memory(&ready);
+        let mut answer = self.try_acquire(&mut ready, claim, with_born).await;
+        if with_born && matches!(&answer, Err(refused) if error::is_crossslot(refused)) {
+            // Refused before anything was done. Once: from here on the record is left out.
+            self.clustered.store(true, Ordering::Relaxed);
+            answer = self.try_acquire(&mut ready, claim, false).await;
+        }
+        match Reply::read(answer.map_err(error::of_command)?, "an acquire")? {
+            Reply::Done(fields) => {
+                let lease = granted(claim, &fields, "an acquire")?;
+                let memory = match (&fields[..], ready.session.as_deref()) {
+                    ([_, born, now], Some(session)) => text(born)
+                        .zip(text(now))
+                        .and_then(|(born, now)| self.memory(session, born, now)),
+                    _ => None,
+                };
+                Ok(Acquire::Acquired(lease.with_memory(memory)))
+            }
+            Reply::No(fields) => match fields.first() {
+                // A record still stands in the millisecond in which it ends.
+                Some(Value::Int(left)) => Ok(Acquire::Contended(Contention::new(
+                    u64::try_from(*left)
+                        .ok()
+                        .map(|left| Duration::from_millis(left + 1)),
+                ))),
+                _ => Err(error::unexpected("an acquire")),
+            },
+        }
+    }
+
+    async fn renew(&self, claim: &Claim) -> Result<Renew, BackendError> {
+        self.limits().check(claim)?;
+        let (lease, counter) = (self.names.lease(&claim.key), self.names.counter(&claim.key));
+        let (holder, ttl) = (claim.holder.to_string(), millis(claim.ttl).to_string());
+        let floor = claim.min_token.to_string();
+        let args = [&*holder, &*ttl, &*floor, &*self.retention];
+        let call = RENEW.call(&[&lease, &counter], &args);
+        let answer = self.ready().await?.run(&RENEW, &call).await;
+        match Reply::read(answer.map_err(error::of_command)?, "a renewal")? {
+            Reply::Done(fields) => Ok(Renew::Renewed(granted(claim, &fields, "a renewal")?)),
+            Reply::No(_) => Ok(Renew::NotHeld),
+        }
+    }
+
+    async fn release(&self, claim: &Claim) -> Result<Release, BackendError> {
+        self.limits().check(claim)?;
+        let lease = self.names.lease(&claim.key);
+        let args = [&*claim.holder.to_string(), &*self.names.channel(&claim.key)];
+        let call = RELEASE.call(&[&lease], &args);
+        let answer = self.ready().await?.run(&RELEASE, &call).await;
+        match Reply::read(answer.map_err(error::of_command)?, "a release")? {
+            Reply::Done(_) => Ok(Release::Released),
+            Reply::No(_) => Ok(Release::NotHeld),
+        }
+    }
+
+    async fn watch(&self, claim: &Claim) -> Result<ReleaseSignal, BackendError> {
+        self.limits().check(claim)?;
+        match self.ready().await?.session {
+            Some(session) => session.watch(self.names.channel(&claim.key)).await,
+            None => Ok(ReleaseSignal::never()),
+        }
+    }
+
+    async fn inspect(&self, key: &LockKey) -> Result<Option<LeaseInfo>, BackendError> {
+        let call = INSPECT.call(&[&self.names.lease(key)], &[]);
+        let answer = self.ready().await?.run(&INSPECT, &call).await;
+        match Reply::read(answer.map_err(error::of_command)?, "an inspection")? {
+            Reply::Done(fields) => Ok(Some(info(key, &fields)?)),
+            Reply::No(_) => Ok(None),
+        }
+    }
+
+    async fn list(
+        &self,
+        prefix: &str,
+        after: Option<&LockKey>,
+        limit: usize,
+    ) -> Result<Vec<LeaseInfo>, BackendError> {
+        let mut leases = Vec::new();
+        let mut after = after.cloned();
+        // What ended or is foreign makes room: scan on from the last key seen.
+        while leases.len() < limit {
+            let wanted = limit - leases.len();
+            let found = self.scan(prefix, after.as_ref(), wanted).await?;
+            let found: Vec<LockKey> = found.into_iter().collect();
+            for page in found.chunks(PAGE) {
+                leases.extend(self.look(page).await?);
+            }
+            if found.len() < wanted {
+                break;
+            }
+            after = found.last().cloned();
+        }
+        Ok(leases)
+    }
+}

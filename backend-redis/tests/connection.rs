@@ -1,0 +1,241 @@
+//! Round trips, forgotten scripts, restarts, and silence.
+
+mod common;
+
+use std::time::{Duration, Instant};
+
+use common::{Impostor, acquired, calls, claim, eventually, is_unavailable, limited, raw, server};
+use lockcore::{Acquire, BackendError, LockBackend, Release};
+use lockcore_redis::RedisBackend;
+use tokio::time::timeout;
+
+#[tokio::test]
+async fn one_round_trip_each() {
+    limited(async {
+        let server = server(&[]);
+        let (backend, mut redis) = (server.backend().await, server.raw().await);
+        // The first of each teaches the server the script.
+        let first = claim("k");
+        acquired(&backend, &first).await;
+        backend.release(&first).await.expect("held");
+        let _: () = raw(&mut redis, &["CONFIG", "RESETSTAT"])
+            .await
+            .expect("CONFIG");
+        for n in 1..=3 {
+            let mine = claim("k");
+            acquired(&backend, &mine).await;
+            assert_eq!(calls(&mut redis, "evalsha").await, 2 * n - 1);
+            backend.release(&mine).await.expect("held");
+            assert_eq!(calls(&mut redis, "evalsha").await, 2 * n);
+        }
+        for other in [
+            "eval",
+            "script|load",
+            "script",
+            "ping",
+            "subscribe",
+            "multi",
+        ] {
+            assert_eq!(calls(&mut redis, other).await, 0, "{other}");
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn forgotten_scripts_are_loaded_again() {
+    limited(async {
+        let server = server(&[]);
+        let (backend, mut redis) = (server.backend().await, server.raw().await);
+        let mine = claim("k");
+        for _ in 0..2 {
+            let flush = async |redis: &mut _| raw::<()>(redis, &["SCRIPT", "FLUSH"]).await;
+            flush(&mut redis).await.expect("FLUSH");
+            acquired(&backend, &mine).await;
+            flush(&mut redis).await.expect("FLUSH");
+            backend.renew(&mine).await.expect("held");
+            flush(&mut redis).await.expect("FLUSH");
+            assert!(backend.inspect(&mine.key).await.expect("redis").is_some());
+            flush(&mut redis).await.expect("FLUSH");
+            assert_eq!(backend.list("", None, 9).await.expect("redis").len(), 1);
+            flush(&mut redis).await.expect("FLUSH");
+            assert_eq!(
+                backend.release(&mine).await.expect("redis"),
+                Release::Released
+            );
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_restarted_server_is_found_again() {
+    for query in ["", "?protocol=resp2"] {
+        limited(async {
+            let mut server = server(&[]);
+            let url = format!("{}{query}", server.url());
+            let backend = RedisBackend::connect(url).await.expect("a server");
+            let first = acquired(&backend, &claim("k")).await;
+            server.kill();
+            let mine = claim("k");
+            // The first call may learn of the loss by itself; those after it have sent nothing.
+            let lost = backend.acquire(&mine).await.expect_err("killed");
+            assert!(!common::is_rejected(&lost), "{lost:?}");
+            let down = backend.acquire(&mine).await.expect_err("down");
+            assert!(is_unavailable(&down), "{down:?}");
+            server.start_again();
+            let second = acquired(&backend, &mine).await;
+            assert!(second.token > first.token);
+            let (old, new) = (first.memory.expect("known"), second.memory.expect("known"));
+            assert_ne!(old.id, new.id);
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn an_idle_connection_that_was_cut_costs_no_answer() {
+    limited(async {
+        let server = server(&[]);
+        let (backend, mut redis) = (server.backend().await, server.raw().await);
+        let signal = backend.watch(&claim("k")).await.expect("armed");
+        let kill = ["CLIENT", "KILL", "TYPE", "pubsub"];
+        let _: u64 = raw(&mut redis, &kill).await.expect("KILL");
+        // The signal tells when the loss is known.
+        signal.await;
+        acquired(&backend, &claim("k")).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_cut_in_the_middle_of_a_call_is_ambiguous() {
+    limited(async {
+        let mut server = server(&[]);
+        let backend = server.backend().await;
+        acquired(&backend, &claim("warm")).await;
+        server.pause();
+        let mine = claim("k");
+        let call = tokio::spawn({
+            let (backend, mine) = (backend.clone(), mine.clone());
+            async move { backend.acquire(&mine).await }
+        });
+        // Time for the call to be written; were it not, the answer would be Unavailable.
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        server.kill();
+        let error = call.await.expect("no panic").expect_err("killed");
+        assert!(matches!(error, BackendError::Ambiguous(_)), "{error:?}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_silent_connection_is_replaced_and_a_quick_cancel_is_not() {
+    limited(async {
+        let server = server(&[]);
+        let builder = RedisBackend::builder(server.url());
+        let builder = builder.connect_timeout(Duration::from_millis(300));
+        let backend = builder.connect().await.expect("a server");
+        let mut redis = server.raw().await;
+        let mine = claim("k");
+        acquired(&backend, &mine).await;
+
+        // Callers who change their mind leave the connection alone.
+        for _ in 0..20 {
+            let _ = timeout(Duration::ZERO, backend.acquire(&claim("other"))).await;
+        }
+        backend.inspect(&mine.key).await.expect("redis");
+        let clients: String = raw(&mut redis, &["CLIENT", "LIST"]).await.expect("LIST");
+        assert_eq!(clients.lines().count(), 2, "{clients}");
+        let before = calls(&mut redis, "hello").await;
+
+        server.pause();
+        let lost = timeout(Duration::from_millis(150), backend.renew(&mine)).await;
+        assert!(lost.is_err(), "paused");
+        // Suspect now: a new connection is tried, and nothing is sent without one.
+        let started = Instant::now();
+        let error = backend.inspect(&mine.key).await.expect_err("paused");
+        assert!(is_unavailable(&error), "{error:?}");
+        assert!(started.elapsed() < Duration::from_secs(3));
+        server.resume();
+        eventually(async || backend.inspect(&mine.key).await.is_ok()).await;
+        assert!(calls(&mut redis, "hello").await > before);
+        assert_eq!(
+            backend.release(&mine).await.expect("redis"),
+            Release::Released
+        );
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_black_hole_does_not_hold_calls_for_ever() {
+    limited(async {
+        let hole = Impostor::saying(b"").await;
+        let builder = RedisBackend::builder(hole.url());
+        let builder = builder.connect_timeout(Duration::from_millis(200));
+        let backend = builder.build().expect("settings");
+        // All wait for one attempt, and the one who leaves breaks it for nobody.
+        let left = timeout(Duration::from_millis(20), backend.acquire(&claim("k"))).await;
+        assert!(left.is_err());
+        let started = Instant::now();
+        let (first, second) = (claim("a"), claim("b"));
+        let both = tokio::join!(backend.acquire(&first), backend.acquire(&second));
+        assert!(
+            started.elapsed() < Duration::from_millis(190),
+            "the same attempt"
+        );
+        for error in [both.0.expect_err("a hole"), both.1.expect_err("a hole")] {
+            assert!(is_unavailable(&error), "{error:?}");
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn attempts_are_shared_and_not_repeated() {
+    limited(async {
+        let server = server(&[]);
+        let mut redis = server.raw().await;
+        let backend = RedisBackend::builder(server.url())
+            .build()
+            .expect("settings");
+        let mut tasks = tokio::task::JoinSet::new();
+        for n in 0..50 {
+            let backend = backend.clone();
+            tasks.spawn(async move { backend.acquire(&claim(&format!("k{n}"))).await });
+        }
+        while let Some(done) = tasks.join_next().await {
+            assert!(matches!(done.expect("no panic"), Ok(Acquire::Acquired(_))));
+        }
+        assert_eq!(calls(&mut redis, "hello").await, 1);
+    })
+    .await;
+}
+
+#[test]
+fn a_backend_outlives_the_runtime_it_connected_on() {
+    let server = server(&[]);
+    let run = |work: &dyn Fn() -> std::pin::Pin<Box<dyn Future<Output = ()>>>| {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build();
+        runtime.expect("a runtime").block_on(limited(work()));
+    };
+    let backend = RedisBackend::builder(server.url())
+        .build()
+        .expect("settings");
+    for _ in 0..3 {
+        let backend = &backend;
+        run(&|| {
+            let backend = backend.clone();
+            Box::pin(async move {
+                let mine = claim("k");
+                acquired(&backend, &mine).await;
+                let signal = backend.watch(&mine).await.expect("armed");
+                backend.release(&mine).await.expect("held");
+                signal.await;
+            })
+        });
+    }
+}

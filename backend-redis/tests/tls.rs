@@ -1,0 +1,113 @@
+//! TLS, with certificates made for the test.
+#![cfg(feature = "tls")]
+
+mod common;
+
+use std::time::{Duration, Instant};
+
+use common::{Impostor, Server, acquired, all_text, claim, is_rejected, is_unavailable, limited};
+use lockcore::LockBackend;
+use lockcore_redis::RedisBackend;
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+
+/// A server with a certificate for `localhost`, and the PEM text of the authority behind it.
+fn tls_server() -> (Server, String) {
+    let folder = tempfolder();
+    let path = |name: &str| folder.join(name).to_str().expect("text").to_owned();
+
+    let ca_key = KeyPair::generate().expect("a key");
+    let mut ca = CertificateParams::new(Vec::new()).expect("parameters");
+    ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let ca_pem = ca.self_signed(&ca_key).expect("signed").pem();
+    let issuer = Issuer::new(ca, ca_key);
+
+    let key = KeyPair::generate().expect("a key");
+    let names = vec!["localhost".to_owned()];
+    let certificate = CertificateParams::new(names).expect("parameters");
+    let certificate = certificate.signed_by(&key, &issuer).expect("signed");
+    std::fs::write(path("cert.pem"), certificate.pem()).expect("written");
+    std::fs::write(path("key.pem"), key.serialize_pem()).expect("written");
+
+    let (cert, key) = (path("cert.pem"), path("key.pem"));
+    let server = common::server(&[
+        "--tls-cert-file",
+        &cert,
+        "--tls-key-file",
+        &key,
+        "--tls-ca-cert-file",
+        &cert,
+        "--tls-auth-clients",
+        "no",
+    ]);
+    std::fs::remove_dir_all(folder).expect("read by now");
+    (server, ca_pem)
+}
+
+fn tempfolder() -> std::path::PathBuf {
+    let name = format!("lockcore-tls-{}-{}", std::process::id(), fastrand::u64(..));
+    let folder = std::env::temp_dir().join(name);
+    std::fs::create_dir_all(&folder).expect("a folder");
+    folder
+}
+
+#[tokio::test]
+async fn with_its_authority_a_server_is_trusted() {
+    limited(async {
+        let (server, ca) = tls_server();
+        for url in [
+            format!("rediss://localhost:{}/", server.port()),
+            format!("valkeys://localhost:{}/?protocol=resp2", server.port()),
+        ] {
+            let builder = RedisBackend::builder(url).root_certificates(ca.as_str());
+            let backend = builder.connect().await.expect("trusted");
+            let mine = claim("k");
+            acquired(&backend, &mine).await;
+            let signal = backend.watch(&mine).await.expect("armed");
+            backend.release(&mine).await.expect("held");
+            signal.await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn without_it_or_by_another_name_it_is_refused() {
+    limited(async {
+        let (server, ca) = tls_server();
+        let port = server.port();
+        let unknown = RedisBackend::builder(format!("rediss://localhost:{port}/"));
+        let misnamed = RedisBackend::builder(format!("rediss://127.0.0.1:{port}/"));
+        for builder in [unknown, misnamed.root_certificates(ca)] {
+            let error = builder.connect().await.expect_err("not trusted");
+            assert!(is_rejected(&error), "{error:?}");
+            assert!(all_text(&error).contains("root_certificates"), "{error}");
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_mismatch_is_an_error_with_a_hint_both_ways() {
+    limited(async {
+        let (secure, _) = tls_server();
+        let plain = common::server(&[]);
+        let silent = Impostor::saying(b"").await;
+        for (url, hint) in [
+            (format!("redis://localhost:{}/", secure.port()), "rediss://"),
+            (
+                format!("redis://localhost:{}/?protocol=resp2", secure.port()),
+                "rediss://",
+            ),
+            (format!("rediss://localhost:{}/", plain.port()), "redis://"),
+            (format!("rediss://localhost:{}/", silent.port), "redis://"),
+        ] {
+            let before = Instant::now();
+            let builder = RedisBackend::builder(&url).connect_timeout(Duration::from_millis(500));
+            let error = builder.connect().await.expect_err(&url);
+            assert!(before.elapsed() < Duration::from_secs(3));
+            assert!(is_rejected(&error) || is_unavailable(&error), "{error:?}");
+            assert!(all_text(&error).contains(hint), "{url}: {error}");
+        }
+    })
+    .await;
+}
