@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::io::Write as _;
 use std::net::SocketAddr;
 use std::process::ExitCode;
+use std::sync::mpsc::RecvTimeoutError;
 use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -19,6 +20,10 @@ use crate::harness::{Clock, Fault, Harness};
 /// waits for nothing, so a hang is found at once.
 const LIMIT: Duration = Duration::from_secs(60);
 const PAUSED_LIMIT: Duration = Duration::from_secs(60 * 60);
+
+/// How long a case on the paused clock may take in real time: it stands still while tasks that
+/// never wait keep each other busy.
+const SPIN_LIMIT: Duration = Duration::from_secs(3);
 
 /// Cases at once. They mostly sleep, but each has connections of its own.
 const THREADS: usize = 32;
@@ -229,14 +234,36 @@ pub fn on<H: Harness>(case: &Case, harness: Arc<H>, runtime: &Handle) -> Result<
             )));
         }
         let cx = Cx::new(store, clock).await?;
-        let outcome: Outcome = match tokio::time::timeout(limit, case.start(&cx)).await {
-            Ok(outcome) => outcome,
-            Err(_) => Err(Failure::new(format!("it hung: no end after {limit:?}"))),
+        let outcome: Outcome = tokio::select! {
+            outcome = case.start(&cx) => outcome,
+            () = tokio::time::sleep(limit) => {
+                Err(Failure::new(format!("it hung: no end after {limit:?}")))
+            }
+            () = spun(clock) => {
+                Err(Failure::new(format!("it spun: no end after {SPIN_LIMIT:?} of real time")))
+            }
         };
         outcome
             .map(|()| Verdict::Passed)
             .map_err(|failure| with_notes(failure, &cx))
     })
+}
+
+/// Resolves after the limit in real time on the paused clock, which does not move while there is
+/// anything to do.
+async fn spun(clock: Clock) {
+    if clock == Clock::Real {
+        return std::future::pending().await;
+    }
+    let (ring, bell) = tokio::sync::oneshot::channel::<()>();
+    let (cancel, cancelled) = std::sync::mpsc::channel::<()>();
+    std::thread::spawn(move || {
+        if cancelled.recv_timeout(SPIN_LIMIT) == Err(RecvTimeoutError::Timeout) {
+            let _ = ring.send(());
+        }
+    });
+    let _ = bell.await;
+    drop(cancel);
 }
 
 fn with_notes(failure: Failure, cx: &Cx) -> Failure {
