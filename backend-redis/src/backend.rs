@@ -1,6 +1,5 @@
 //! The backend: each method is one script.
 
-use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,26 +10,21 @@ use lockcore::{
     LockKey, Release, ReleaseSignal, Renew, StoreMemory, async_trait,
 };
 use redis::aio::ConnectionLike;
-use redis::{Cmd, Pipeline, RedisError, Value};
+use redis::{RedisError, Value};
 
 use crate::builder::{RETENTION, RedisBackendBuilder};
-use crate::connection::Session;
 use crate::error;
 use crate::keys::Names;
 use crate::route::{Lender, Ready, Reply, Route};
 use crate::scripts::{ACQUIRE, INSPECT, RELEASE, RENEW};
 use crate::server::text;
+use crate::session::Session;
 
 const MIN_TTL: Duration = Duration::from_millis(10);
 const MAX_TTL: Duration = Duration::from_secs(24 * 60 * 60);
 /// Redis shows nothing that has expired, to the millisecond of the clock it read when it took up
 /// the command; the rest is for that reading and for rounding.
 const EXPIRY_LAG: Duration = Duration::from_millis(10);
-
-/// Leases looked up in one round trip of a list.
-const PAGE: usize = 256;
-/// Names a server goes through in one step of a scan, so that it serves others in between.
-const STEP: usize = 512;
 
 /// Locks in Redis or Valkey.
 ///
@@ -46,7 +40,7 @@ const STEP: usize = 512;
 #[derive(Clone)]
 pub struct RedisBackend {
     route: Route,
-    names: Names,
+    pub(crate) names: Names,
     retention: String,
     /// The server spreads keys over slots: the born record is left out.
     clustered: Arc<AtomicBool>,
@@ -76,7 +70,7 @@ impl RedisBackend {
     /// # Errors
     ///
     /// [`BackendError::InvalidInput`] when the client's settings cannot be used.
-    pub fn from_client(client: &redis::Client) -> Result<Self, BackendError> {
+    pub fn from_client(client: redis::Client) -> Result<Self, BackendError> {
         RedisBackendBuilder::from_client(client).build()
     }
 
@@ -144,63 +138,6 @@ impl RedisBackend {
         ];
         ready.run(&ACQUIRE, &ACQUIRE.call(keys, &args)).await
     }
-
-    /// The `limit` smallest keys greater than `after` that seem to be leased.
-    async fn scan(
-        &self,
-        prefix: &str,
-        after: Option<&LockKey>,
-        limit: usize,
-    ) -> Result<BTreeSet<LockKey>, BackendError> {
-        let pattern = self.names.lease_pattern(prefix);
-        let mut found = BTreeSet::new();
-        let mut cursor = 0_u64;
-        loop {
-            let mut scan = Cmd::new();
-            scan.arg("SCAN").arg(cursor);
-            scan.arg("MATCH").arg(&pattern).arg("COUNT").arg(STEP);
-            let mut ready = self.ready().await?;
-            let page = ready.ask(&scan).await.map_err(error::of_command)?;
-            let page = redis::from_redis_value::<(u64, Vec<Vec<u8>>)>(page);
-            let (next, names) = page.map_err(|_| error::unexpected("SCAN"))?;
-            for key in names
-                .iter()
-                .filter_map(|name| self.names.key_of_lease(name))
-            {
-                if key.as_str().starts_with(prefix) && after.is_none_or(|after| key > *after) {
-                    found.insert(key);
-                    if found.len() > limit {
-                        found.pop_last();
-                    }
-                }
-            }
-            cursor = next;
-            if cursor == 0 {
-                return Ok(found);
-            }
-        }
-    }
-
-    /// The leases that stand on these keys. Foreign values are left out: they must not hide the
-    /// leases of others.
-    async fn look(&self, keys: &[LockKey]) -> Result<Vec<LeaseInfo>, BackendError> {
-        let mut calls = Pipeline::with_capacity(keys.len());
-        for key in keys {
-            calls.add_command(INSPECT.call(&[&self.names.lease(key)], &[]));
-        }
-        let mut ready = self.ready().await?;
-        let answers = ready.run_all(&INSPECT, &calls).await;
-        let answers = answers.map_err(error::of_command)?;
-        let mut leases = Vec::with_capacity(keys.len());
-        for (key, answer) in keys.iter().zip(answers) {
-            match Reply::read(answer, "a list") {
-                Ok(Reply::Done(fields)) => leases.push(info(key, &fields)?),
-                Ok(Reply::No(_)) | Err(BackendError::Rejected(_)) => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(leases)
-    }
 }
 
 /// Whole milliseconds, rounded up: a lease never ends before what was claimed.
@@ -215,7 +152,7 @@ fn granted(claim: &Claim, fields: &[Value], what: &str) -> Result<Lease, Backend
     Ok(Lease::new(token, Duration::from_millis(millis(claim.ttl))))
 }
 
-fn info(key: &LockKey, fields: &[Value]) -> Result<LeaseInfo, BackendError> {
+pub(crate) fn info(key: &LockKey, fields: &[Value]) -> Result<LeaseInfo, BackendError> {
     let read = || {
         let [holder, token, Value::Int(left), Value::BulkString(label)] = fields else {
             return None;
@@ -315,7 +252,7 @@ impl LockBackend for RedisBackend {
     async fn inspect(&self, key: &LockKey) -> Result<Option<LeaseInfo>, BackendError> {
         let call = INSPECT.call(&[&self.names.lease(key)], &[]);
         let answer = self.ready().await?.run(&INSPECT, &call).await;
-        match Reply::read(answer.map_err(error::of_command)?, "an inspection")? {
+        match Reply::read(answer.map_err(error::of_question)?, "an inspection")? {
             Reply::Done(fields) => Ok(Some(info(key, &fields)?)),
             Reply::No(_) => Ok(None),
         }
@@ -327,21 +264,6 @@ impl LockBackend for RedisBackend {
         after: Option<&LockKey>,
         limit: usize,
     ) -> Result<Vec<LeaseInfo>, BackendError> {
-        let mut leases = Vec::new();
-        let mut after = after.cloned();
-        // What ended or is foreign makes room: scan on from the last key seen.
-        while leases.len() < limit {
-            let wanted = limit - leases.len();
-            let found = self.scan(prefix, after.as_ref(), wanted).await?;
-            let found: Vec<LockKey> = found.into_iter().collect();
-            for page in found.chunks(PAGE) {
-                leases.extend(self.look(page).await?);
-            }
-            if found.len() < wanted {
-                break;
-            }
-            after = found.last().cloned();
-        }
-        Ok(leases)
+        self.all(prefix, after, limit).await
     }
 }

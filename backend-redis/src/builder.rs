@@ -58,8 +58,8 @@ impl RedisBackendBuilder {
     /// Settings for a connection with the address, user, TLS and TCP settings of a client of the
     /// driver's. RESP3 is asked for whatever the client says; a server that does not know it is
     /// spoken to in RESP2.
-    pub fn from_client(client: &redis::Client) -> Self {
-        Self::of(Server::Client(Box::new(client.clone())))
+    pub fn from_client(client: redis::Client) -> Self {
+        Self::of(Server::Client(Box::new(client)))
     }
 
     /// Settings for asking over a connection of the caller's.

@@ -7,9 +7,12 @@ mod builder;
 mod connection;
 mod error;
 mod keys;
+mod list;
 mod route;
 mod scripts;
 mod server;
+mod session;
+mod unconnected;
 mod vigil;
 mod wake;
 

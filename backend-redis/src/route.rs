@@ -7,9 +7,10 @@ use lockcore::BackendError;
 use redis::aio::ConnectionLike;
 use redis::{Cmd, Pipeline, RedisError, Value};
 
-use crate::connection::{Link, Session};
+use crate::connection::Link;
 use crate::error;
 use crate::scripts::{self, Connection, Script};
+use crate::session::Session;
 
 #[derive(Clone)]
 pub(crate) enum Route {
@@ -122,6 +123,26 @@ impl Reply {
                 Err(error::foreign(&String::from_utf8_lossy(name)))
             }
             _ => Err(error::unexpected(what)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_that_no_script_gives_leave_the_outcome_unknown() {
+        for value in [
+            Value::Nil,
+            Value::Int(1),
+            Value::Array(vec![]),
+            Value::Array(vec![Value::Int(7)]),
+            Value::Array(vec![Value::Int(2)]),
+            Value::Array(vec![Value::BulkString(b"1".to_vec())]),
+        ] {
+            let read = Reply::read(value.clone(), "a test");
+            assert!(matches!(read, Err(BackendError::Ambiguous(_))), "{value:?}");
         }
     }
 }

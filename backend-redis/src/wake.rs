@@ -125,7 +125,7 @@ impl Topics {
                 let _ = released.changed().await;
                 drop(seat);
             })),
-            Ok(Phase::Over(Some(error))) => Err(error::of_subscription(error)),
+            Ok(Phase::Over(Some(error))) => Err(error::of_question(error)),
             Ok(_) | Err(_) => Err(cut()),
         }
     }
@@ -135,6 +135,7 @@ impl Topics {
         channel: String,
         wire: Wire,
     ) -> Option<(Seat, watch::Receiver<Phase>, watch::Receiver<()>)> {
+        let mut tender = None;
         let mut topics = self.by_channel();
         if self.is_lost() {
             return None;
@@ -147,11 +148,10 @@ impl Topics {
                 released: watch::Sender::new(()),
                 left: Notify::new(),
             });
-            let tender = Tender {
+            tender = Some(Tender {
                 topics: Arc::clone(self),
                 topic: Arc::clone(&topic),
-            };
-            tokio::spawn(tender.tend(wire));
+            });
             topic
         });
         *topic.watchers() += 1;
@@ -160,6 +160,11 @@ impl Topics {
             topics: Arc::clone(self),
             topic: Arc::clone(topic),
         };
+        drop(topics);
+        if let Some(tender) = tender {
+            // Not under the lock: a runtime that shuts down drops the tender here, which takes it.
+            tokio::spawn(tender.tend(wire));
+        }
         Some((seat, phase, released))
     }
 }

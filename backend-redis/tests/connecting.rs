@@ -202,7 +202,7 @@ async fn building_and_clients_connect_at_the_first_call() {
             .expect("settings");
         acquired(&lazy, &claim("lazy")).await;
         let client = redis::Client::open(server.url()).expect("a URL");
-        let backend = RedisBackend::from_client(&client).expect("settings");
+        let backend = RedisBackend::from_client(client).expect("settings");
         let mine = claim("client");
         assert!(acquired(&backend, &mine).await.memory.is_some());
         let signal = backend.watch(&mine).await.expect("armed");

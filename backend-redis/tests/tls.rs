@@ -10,6 +10,9 @@ use lockcore::LockBackend;
 use lockcore_redis::RedisBackend;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 
+/// The system's certificates are read at each connect, which takes long in a build for tests.
+const PATIENT: Duration = Duration::from_secs(15);
+
 /// A server with a certificate for `localhost`, and the PEM text of the authority behind it.
 fn tls_server() -> (Server, String) {
     let folder = tempfolder();
@@ -59,6 +62,7 @@ async fn with_its_authority_a_server_is_trusted() {
             format!("valkeys://localhost:{}/?protocol=resp2", server.port()),
         ] {
             let builder = RedisBackend::builder(url).root_certificates(ca.as_str());
+            let builder = builder.connect_timeout(PATIENT);
             let backend = builder.connect().await.expect("trusted");
             let mine = claim("k");
             acquired(&backend, &mine).await;
@@ -78,7 +82,8 @@ async fn without_it_or_by_another_name_it_is_refused() {
         let unknown = RedisBackend::builder(format!("rediss://localhost:{port}/"));
         let misnamed = RedisBackend::builder(format!("rediss://127.0.0.1:{port}/"));
         for builder in [unknown, misnamed.root_certificates(ca)] {
-            let error = builder.connect().await.expect_err("not trusted");
+            let error = builder.connect_timeout(PATIENT).connect().await;
+            let error = error.expect_err("not trusted");
             assert!(is_rejected(&error), "{error:?}");
             assert!(all_text(&error).contains("root_certificates"), "{error}");
         }

@@ -2,103 +2,11 @@
 
 mod common;
 
-use std::io::Write;
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use common::{acquired, all_text, claim, is_rejected, is_unavailable, limited, raw, server};
 use lockcore::{Acquire, LockBackend, Release, Renew};
 use lockcore_redis::RedisBackend;
-use tracing_subscriber::fmt::MakeWriter;
-
-/// Keeps what is logged.
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
-
-impl Log {
-    fn text(&self) -> String {
-        let bytes = self.0.lock().expect("no panic").clone();
-        String::from_utf8(bytes).expect("text")
-    }
-}
-
-impl Write for Log {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().expect("no panic").extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
-impl<'a> MakeWriter<'a> for Log {
-    type Writer = Self;
-
-    fn make_writer(&'a self) -> Self {
-        self.clone()
-    }
-}
-
-/// Logs all levels of this thread, on which a test's tasks run too.
-fn logged() -> (Log, tracing::subscriber::DefaultGuard) {
-    let log = Log::default();
-    let subscriber = tracing_subscriber::fmt()
-        .with_max_level(tracing::Level::TRACE)
-        .with_writer(log.clone())
-        .finish();
-    (log, tracing::subscriber::set_default(subscriber))
-}
-
-#[tokio::test]
-async fn a_server_that_evicts_is_warned_of_once() {
-    limited(async {
-        let server = server(&["--maxmemory", "100mb", "--maxmemory-policy", "allkeys-lru"]);
-        let (log, _guard) = logged();
-        let backend = server.backend().await;
-        let mut redis = server.raw().await;
-        let mine = claim("k");
-        acquired(&backend, &mine).await;
-        // Once per backend, not per connection.
-        let signal = backend.watch(&mine).await.expect("armed");
-        let kill = ["CLIENT", "KILL", "TYPE", "pubsub"];
-        let _: u64 = raw(&mut redis, &kill).await.expect("KILL");
-        signal.await;
-        acquired(&backend, &mine).await;
-        assert_eq!(
-            log.text().matches("noeviction").count(),
-            1,
-            "{}",
-            log.text()
-        );
-        assert_eq!(log.text().matches("connected").count(), 2, "{}", log.text());
-    })
-    .await;
-}
-
-#[tokio::test]
-async fn a_server_without_a_limit_is_not_warned_of_and_passwords_are_not_logged() {
-    limited(async {
-        let secret = "s3cr3t-w0rd";
-        let args = ["--requirepass", secret, "--maxmemory-policy", "allkeys-lru"];
-        let old = ["--rename-command", "HELLO", ""];
-        for args in [args.to_vec(), [&args[..], &old].concat()] {
-            let server = server(&args);
-            let (log, _guard) = logged();
-            for password in [secret, "wr0ng-one"] {
-                let url = format!("redis://:{password}@127.0.0.1:{}/", server.port());
-                let backend = RedisBackend::connect(&url).await;
-                if let Ok(backend) = backend {
-                    acquired(&backend, &claim("k")).await;
-                }
-                assert!(!log.text().contains(password), "{}", log.text());
-            }
-            assert!(!log.text().contains("WARN"), "{}", log.text());
-        }
-    })
-    .await;
-}
 
 #[tokio::test]
 async fn a_user_with_the_documented_rights_is_enough() {

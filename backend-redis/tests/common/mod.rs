@@ -5,9 +5,8 @@
 
 use std::fs;
 use std::future::Future;
-use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
-use std::path::PathBuf;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -36,9 +35,12 @@ pub(crate) fn server(args: &[&str]) -> Server {
     let name = format!("lockcore-redis-{}-{number}", std::process::id());
     let folder = std::env::temp_dir().join(name);
     fs::create_dir_all(&folder).expect("a folder");
-    let port = free_port();
     let args: Vec<String> = args.iter().map(|&arg| arg.to_owned()).collect();
-    let child = spawn(port, &args, &folder);
+    // Another process may take the port first: then the server ends, and the next one is tried.
+    let (port, child) = std::iter::repeat_with(free_port)
+        .take(20)
+        .find_map(|port| Some((port, spawn(port, &args, &folder)?)))
+        .expect("redis-server starts");
     Server {
         pid: child.id(),
         port,
@@ -48,38 +50,45 @@ pub(crate) fn server(args: &[&str]) -> Server {
     }
 }
 
+/// A port nobody listens on, from outside the range that outgoing connections are given.
 pub(crate) fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-    listener.local_addr().expect("an address").port()
+    let ports = std::iter::repeat_with(|| fastrand::u16(12_000..32_000));
+    let mut free = ports.filter(|&port| TcpListener::bind(("127.0.0.1", port)).is_ok());
+    free.next().expect("a port")
 }
 
-fn spawn(port: u16, args: &[String], folder: &PathBuf) -> Child {
+/// The server, once it says in its log that it is ready; `None` if it ended.
+fn spawn(port: u16, args: &[String], folder: &Path) -> Option<Child> {
     // With TLS the plain port is closed, and the TLS port takes the number.
     let tls = args.iter().any(|arg| arg == "--tls-cert-file");
     let (plain, secure) = if tls { (0, port) } else { (port, 0) };
+    let log = folder.join("log");
+    let _ = fs::remove_file(&log);
     let mut command = Command::new("redis-server");
     command.args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]);
     command.args(["--port", &plain.to_string()]);
     if tls {
         command.args(["--tls-port", &secure.to_string()]);
     }
-    command.arg("--dir").arg(folder).args(args);
-    command.stdin(Stdio::null()).stdout(Stdio::null());
-    let child = command.spawn().expect("redis-server is installed");
+    command.arg("--dir").arg(folder).arg("--logfile").arg(&log);
+    command
+        .args(args)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null());
+    let mut child = command.spawn().expect("redis-server is installed");
     let until = Instant::now() + Duration::from_secs(10);
-    while !answers(port, tls) {
-        assert!(Instant::now() < until, "redis-server does not start");
-        std::thread::sleep(Duration::from_millis(10));
-    }
-    child
-}
-
-fn answers(port: u16, tls: bool) -> bool {
-    let Ok(mut stream) = TcpStream::connect(("127.0.0.1", port)) else {
-        return false;
+    let ready = || {
+        let log = fs::read_to_string(&log).unwrap_or_default();
+        log.contains("eady to accept connections") || log.contains("accept connections at")
     };
-    let mut first = [0];
-    tls || (stream.write_all(b"PING\r\n").is_ok() && stream.read_exact(&mut first).is_ok())
+    while !ready() {
+        assert!(Instant::now() < until, "redis-server does not start");
+        if child.try_wait().expect("a child").is_some() {
+            return None;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    Some(child)
 }
 
 impl Server {
@@ -115,7 +124,8 @@ impl Server {
 
     /// At the same port, with nothing remembered.
     pub(crate) fn start_again(&mut self) {
-        self.child = spawn(self.port, &self.args, &self.folder);
+        let child = spawn(self.port, &self.args, &self.folder);
+        self.child = child.expect("the port is still free");
         self.pid = self.child.id();
     }
 
@@ -219,6 +229,8 @@ pub(crate) async fn next<S: futures_core::Stream + Unpin>(stream: &mut S) -> Opt
 /// Listens and does with each connection as told, until dropped.
 pub(crate) struct Impostor {
     pub(crate) port: u16,
+    /// How many connections were taken.
+    pub(crate) taken: std::sync::Arc<AtomicUsize>,
     task: tokio::task::JoinHandle<()>,
 }
 
@@ -230,9 +242,12 @@ impl Impostor {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await;
         let listener = listener.expect("a port");
         let port = listener.local_addr().expect("an address").port();
+        let taken = std::sync::Arc::new(AtomicUsize::new(0));
+        let count = std::sync::Arc::clone(&taken);
         let task = tokio::spawn(async move {
             let mut open = Vec::new();
             while let Ok((mut stream, _)) = listener.accept().await {
+                count.fetch_add(1, Ordering::Relaxed);
                 if !words.is_empty() {
                     let _ = stream.read(&mut [0; 512]).await;
                     let _ = stream.write_all(words).await;
@@ -240,7 +255,7 @@ impl Impostor {
                 open.push(stream);
             }
         });
-        Self { port, task }
+        Self { port, taken, task }
     }
 
     pub(crate) fn url(&self) -> String {
