@@ -11,9 +11,7 @@ use leaselock::{ErrorKind, LockManager, MemoryBackend};
 #[tokio::main]
 async fn main() -> Result<(), leaselock::Error> {
     let store = MemoryBackend::new();
-    let locks = LockManager::builder(store.clone())
-        .ttl(Duration::from_millis(300))
-        .build()?;
+    let locks = LockManager::builder(store.clone()).ttl(Duration::from_millis(300)).build()?;
     let guard = locks.lock("reports/daily")?.acquire().await?;
     println!("acquired, good for {:?} unless renewed", guard.remaining());
 

@@ -87,25 +87,15 @@ enum Store<'a> {
     Redis,
 }
 
-const REDIS_SCHEMES: [&str; 7] = [
-    "redis",
-    "rediss",
-    "valkey",
-    "valkeys",
-    "unix",
-    "redis+unix",
-    "valkey+unix",
-];
+const REDIS_SCHEMES: [&str; 7] =
+    ["redis", "rediss", "valkey", "valkeys", "unix", "redis+unix", "valkey+unix"];
 
 impl<'a> Store<'a> {
     /// Looks at no more of the URL than tells the stores apart. A URL may contain a password, so
     /// of a wrong one no message repeats anything but the scheme.
     fn of(url: &'a str) -> Result<Self, InvalidInput> {
         let Some((scheme, rest)) = url.split_once(':').filter(|(s, _)| is_scheme(s)) else {
-            return Err(InvalidInput::new(format!(
-                "a store is named by a URL; {}",
-                known()
-            )));
+            return Err(InvalidInput::new(format!("a store is named by a URL; {}", known())));
         };
         let scheme = scheme.to_ascii_lowercase();
         if scheme == "memory" {
@@ -150,16 +140,11 @@ impl<'a> Store<'a> {
 
 fn is_scheme(text: &str) -> bool {
     text.starts_with(|c: char| c.is_ascii_alphabetic())
-        && text
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || b"+-.".contains(&b))
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"+-.".contains(&b))
 }
 
 fn is_name(text: &str) -> bool {
-    !text.is_empty()
-        && text
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b))
+    !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b))
 }
 
 fn known() -> String {
@@ -193,10 +178,7 @@ mod tests {
         assert_eq!(Store::of("memory:"), Ok(Store::Memory(None)));
         assert_eq!(Store::of("MEMORY:"), Ok(Store::Memory(None)));
         assert_eq!(Store::of("memory://a"), Ok(Store::Memory(Some("a"))));
-        assert_eq!(
-            Store::of("memory://A-1.b_c"),
-            Ok(Store::Memory(Some("A-1.b_c")))
-        );
+        assert_eq!(Store::of("memory://A-1.b_c"), Ok(Store::Memory(Some("A-1.b_c"))));
         for wrong in [
             "memory://",
             "memory:a",
@@ -213,10 +195,7 @@ mod tests {
     #[test]
     fn redis_urls() {
         for scheme in REDIS_SCHEMES {
-            for url in [
-                format!("{scheme}://h"),
-                format!("{}://h", scheme.to_uppercase()),
-            ] {
+            for url in [format!("{scheme}://h"), format!("{}://h", scheme.to_uppercase())] {
                 #[cfg(feature = "redis")]
                 assert_eq!(Store::of(&url), Ok(Store::Redis));
                 #[cfg(not(feature = "redis"))]
@@ -227,17 +206,9 @@ mod tests {
 
     #[test]
     fn other_urls_are_told_the_schemes_of_this_build() {
-        for url in [
-            "",
-            ":",
-            "memory",
-            " memory:",
-            "localhost:6379",
-            "mysql://h",
-            "1a://h",
-            "//h",
-            "é://h",
-        ] {
+        for url in
+            ["", ":", "memory", " memory:", "localhost:6379", "mysql://h", "1a://h", "//h", "é://h"]
+        {
             let message = refusal(url);
             assert!(message.contains("`memory`"), "{url}: {message}");
             let redis = message.contains("`valkey+unix`");
@@ -294,10 +265,7 @@ mod tests {
             let error = connect(url).await.expect_err(url);
             assert_eq!(error.kind(), kind, "{url}: {error}");
             let shown = format!("{error} {error:?}");
-            assert!(
-                url.starts_with("unix") || !shown.contains("secret"),
-                "{shown}"
-            );
+            assert!(url.starts_with("unix") || !shown.contains("secret"), "{shown}");
         }
     }
 }

@@ -10,18 +10,11 @@ fn example(name: &str, args: &[&str]) -> Output {
     let mut path = std::env::current_exe().expect("a test has a path");
     path.pop();
     path.pop();
-    let path: PathBuf = path
-        .join("examples")
-        .join(format!("{name}{}", std::env::consts::EXE_SUFFIX));
-    Command::new(&path)
-        .args(args)
-        .output()
-        .unwrap_or_else(|error| {
-            panic!(
-                "{}: {error}; `cargo build --examples` builds it",
-                path.display()
-            )
-        })
+    let path: PathBuf =
+        path.join("examples").join(format!("{name}{}", std::env::consts::EXE_SUFFIX));
+    Command::new(&path).args(args).output().unwrap_or_else(|error| {
+        panic!("{}: {error}; `cargo build --examples` builds it", path.display())
+    })
 }
 
 fn stdout(output: &Output) -> String {
@@ -77,10 +70,7 @@ fn counter_loses_additions_without_the_lock() {
 #[test]
 fn counter_refuses_what_it_cannot_do() {
     for (args, why) in [
-        (
-            &["--processes", "2"][..],
-            "a memory store is in one process",
-        ),
+        (&["--processes", "2"][..], "a memory store is in one process"),
         (&["--workers", "0"], "--workers takes a number"),
         (&["--workers=many"], "--workers takes a number"),
         (&["--workers"], "--workers needs a value"),
@@ -91,11 +81,7 @@ fn counter_refuses_what_it_cannot_do() {
     ] {
         let output = example("counter", args);
         assert_eq!(output.status.code(), Some(2), "{args:?}");
-        assert!(
-            stderr(&output).contains(why),
-            "{args:?}: {}",
-            stderr(&output)
-        );
+        assert!(stderr(&output).contains(why), "{args:?}: {}", stderr(&output));
     }
 }
 

@@ -6,15 +6,8 @@ use lockcore::InvalidInput;
 use redis::io::tcp::{TcpSettings, socket2::TcpKeepalive};
 use redis::{Client, ConnectionAddr, ConnectionInfo, IntoConnectionInfo, ProtocolVersion};
 
-const SCHEMES: [&str; 7] = [
-    "redis",
-    "rediss",
-    "valkey",
-    "valkeys",
-    "unix",
-    "redis+unix",
-    "valkey+unix",
-];
+const SCHEMES: [&str; 7] =
+    ["redis", "rediss", "valkey", "valkeys", "unix", "redis+unix", "valkey+unix"];
 
 /// How long a connection may be idle before the kernel asks the peer whether it is there.
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(15);
@@ -40,16 +33,11 @@ impl Address {
     /// Reads a URL. No text of an error repeats any part of it: it may hold a password.
     pub(crate) fn parse(url: &str, roots: Option<&[u8]>) -> Result<Self, InvalidInput> {
         let Some((scheme, rest)) = url.split_once("://") else {
-            return Err(wrong(
-                "it must start with `redis://` or another known scheme",
-            ));
+            return Err(wrong("it must start with `redis://` or another known scheme"));
         };
         let scheme = scheme.to_ascii_lowercase();
         if !SCHEMES.contains(&scheme.as_str()) {
-            return Err(wrong(&format!(
-                "its scheme must be one of {}",
-                SCHEMES.join(", ")
-            )));
+            return Err(wrong(&format!("its scheme must be one of {}", SCHEMES.join(", "))));
         }
         if cfg!(not(feature = "tls")) && matches!(scheme.as_str(), "rediss" | "valkeys") {
             return Err(wrong("TLS needs the feature `tls` of lockcore-redis"));
@@ -108,11 +96,7 @@ impl Address {
     }
 
     pub(crate) fn client(&self, resp3: bool) -> &Client {
-        if resp3 {
-            &self.client
-        } else {
-            &self.client_resp2
-        }
+        if resp3 { &self.client } else { &self.client_resp2 }
     }
 }
 
@@ -128,10 +112,8 @@ fn open(info: ConnectionInfo, roots: Option<&[u8]>) -> Result<Client, InvalidInp
         if !pem.windows(HEAD.len()).any(|window| window == HEAD) {
             return Err(InvalidInput::new("no certificate in the PEM text"));
         }
-        let certificates = redis::TlsCertificates {
-            client_tls: None,
-            root_cert: Some(pem.to_vec()),
-        };
+        let certificates =
+            redis::TlsCertificates { client_tls: None, root_cert: Some(pem.to_vec()) };
         return Client::build_with_tls(info, certificates)
             .map_err(|error| InvalidInput::new(format!("the root certificates: {error}")));
     }
@@ -144,9 +126,8 @@ fn open(info: ConnectionInfo, roots: Option<&[u8]>) -> Result<Client, InvalidInp
 fn tcp_settings(given: &TcpSettings) -> TcpSettings {
     let mut settings = given.clone().set_nodelay(true);
     if settings.keepalive().is_none() {
-        let keepalive = TcpKeepalive::new()
-            .with_time(KEEPALIVE_IDLE)
-            .with_interval(KEEPALIVE_EVERY);
+        let keepalive =
+            TcpKeepalive::new().with_time(KEEPALIVE_IDLE).with_interval(KEEPALIVE_EVERY);
         settings = settings.set_keepalive(keepalive);
     }
     #[cfg(target_os = "linux")]

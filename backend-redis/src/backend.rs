@@ -109,10 +109,7 @@ impl RedisBackend {
 
     /// Whether an acquire can carry the born record along.
     fn knows_memory(&self, ready: &Ready) -> bool {
-        ready
-            .session
-            .as_ref()
-            .is_some_and(|session| session.facts.uptime().is_some())
+        ready.session.as_ref().is_some_and(|session| session.facts.uptime().is_some())
             && !self.clustered.load(Ordering::Relaxed)
     }
 
@@ -128,14 +125,7 @@ impl RedisBackend {
         let keys = if with_born { &keys[..] } else { &keys[..2] };
         let (holder, ttl) = (claim.holder.to_string(), millis(claim.ttl).to_string());
         let (floor, id) = (claim.min_token.to_string(), HolderId::random().to_string());
-        let args = [
-            &*holder,
-            &*ttl,
-            &*floor,
-            &*self.retention,
-            &*claim.label,
-            &*id,
-        ];
+        let args = [&*holder, &*ttl, &*floor, &*self.retention, &*claim.label, &*id];
         ready.run(&ACQUIRE, &ACQUIRE.call(keys, &args)).await
     }
 }
@@ -206,9 +196,7 @@ impl LockBackend for RedisBackend {
             Reply::No(fields) => match fields.first() {
                 // A record still stands in the millisecond in which it ends.
                 Some(Value::Int(left)) => Ok(Acquire::Contended(Contention::new(
-                    u64::try_from(*left)
-                        .ok()
-                        .map(|left| Duration::from_millis(left + 1)),
+                    u64::try_from(*left).ok().map(|left| Duration::from_millis(left + 1)),
                 ))),
                 _ => Err(error::unexpected("an acquire")),
             },

@@ -135,11 +135,7 @@ impl RedisBackendBuilder {
             Server::Url(url) => Address::parse(&url, roots)?,
             Server::Client(client) => Address::of_client(&client, roots)?,
             Server::Lent(lender) => {
-                return Ok(RedisBackend::new(
-                    Route::Lent(lender),
-                    names,
-                    self.retention,
-                ));
+                return Ok(RedisBackend::new(Route::Lent(lender), names, self.retention));
             }
         };
         let link = Link::new(address, self.connect_timeout);

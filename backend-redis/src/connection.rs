@@ -48,9 +48,7 @@ impl Link {
             connect_timeout,
             state: Mutex::default(),
         };
-        Self {
-            inner: Arc::new(inner),
-        }
+        Self { inner: Arc::new(inner) }
     }
 
     /// A connection to ask on. Cancel safe: an attempt goes on without those who left.

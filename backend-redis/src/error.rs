@@ -15,17 +15,11 @@ pub(crate) struct Failure {
 
 impl Failure {
     pub(crate) fn new(text: impl Into<String>) -> Self {
-        Self {
-            text: text.into(),
-            source: None,
-        }
+        Self { text: text.into(), source: None }
     }
 
     pub(crate) fn of(text: impl Into<String>, source: RedisError) -> Self {
-        Self {
-            text: text.into(),
-            source: Some(source),
-        }
+        Self { text: text.into(), source: Some(source) }
     }
 }
 
@@ -123,17 +117,11 @@ pub(crate) fn of_question(error: RedisError) -> BackendError {
 fn refusal(error: RedisError) -> BackendError {
     let (now, text) = advice(&error);
     let failure = Failure::of(text, error);
-    if now {
-        BackendError::unavailable(failure)
-    } else {
-        BackendError::rejected(failure)
-    }
+    if now { BackendError::unavailable(failure) } else { BackendError::rejected(failure) }
 }
 
-const LACKS_RIGHT: (bool, &str) = (
-    false,
-    "the user lacks a right: grant what the documentation lists",
-);
+const LACKS_RIGHT: (bool, &str) =
+    (false, "the user lacks a right: grant what the documentation lists");
 
 /// Whether a refusal is of the moment (it was refused before anything was done), and what to do.
 pub(crate) fn advice(error: &RedisError) -> (bool, &'static str) {
@@ -170,9 +158,7 @@ pub(crate) fn advice(error: &RedisError) -> (bool, &'static str) {
 }
 
 fn detail_starts(error: &RedisError, text: &str) -> bool {
-    error
-        .detail()
-        .is_some_and(|detail| detail.starts_with(text))
+    error.detail().is_some_and(|detail| detail.starts_with(text))
 }
 
 /// The same error without the server's words if they repeat the password: a server that does not
@@ -188,10 +174,7 @@ pub(crate) fn scrub(error: RedisError, password: Option<&str>) -> RedisError {
         ErrorKind::Extension => ErrorKind::AuthenticationFailed,
         kind => kind,
     };
-    RedisError::from((
-        kind,
-        "the server repeated the password; its words are left out",
-    ))
+    RedisError::from((kind, "the server repeated the password; its words are left out"))
 }
 
 #[cfg(test)]
@@ -265,10 +248,7 @@ mod tests {
 
     #[test]
     fn a_repeated_password_is_left_out() {
-        let error = scrub(
-            reply("ERR unknown: '3' 'AUTH' 'me' 'hunter2'"),
-            Some("hunter2"),
-        );
+        let error = scrub(reply("ERR unknown: '3' 'AUTH' 'me' 'hunter2'"), Some("hunter2"));
         assert!(!format!("{error} {error:?}").contains("hunter2"));
     }
 }

@@ -17,9 +17,7 @@ pub(crate) struct Names {
 
 impl Default for Names {
     fn default() -> Self {
-        Self {
-            prefix: DEFAULT_PREFIX.to_owned(),
-        }
+        Self { prefix: DEFAULT_PREFIX.to_owned() }
     }
 }
 
@@ -33,9 +31,7 @@ impl Names {
                 "a prefix has 1 to {MAX_PREFIX} bytes of A-Z, a-z, 0-9, `_`, `.`, `:` and `-`"
             )));
         }
-        Ok(Self {
-            prefix: prefix.to_owned(),
-        })
+        Ok(Self { prefix: prefix.to_owned() })
     }
 
     pub(crate) fn prefix(&self) -> &str {
@@ -87,10 +83,8 @@ impl Names {
 
     /// The key whose lease has this name; `None` if no key's has.
     pub(crate) fn key_of_lease(&self, name: &[u8]) -> Option<LockKey> {
-        let encoded = std::str::from_utf8(name)
-            .ok()?
-            .strip_prefix(&self.stem())?
-            .strip_suffix(LEASE)?;
+        let encoded =
+            std::str::from_utf8(name).ok()?.strip_prefix(&self.stem())?.strip_suffix(LEASE)?;
         LockKey::new(decode(encoded)?).ok()
     }
 }
@@ -205,10 +199,7 @@ mod tests {
                 assert!(whole.starts_with(&part));
             }
         }
-        assert_eq!(
-            names.lease_pattern("a*{[?\\"),
-            "p:{a\\*%7B\\[\\?\\\\*}:lease"
-        );
+        assert_eq!(names.lease_pattern("a*{[?\\"), "p:{a\\*%7B\\[\\?\\\\*}:lease");
     }
 
     #[test]

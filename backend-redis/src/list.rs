@@ -58,10 +58,7 @@ impl RedisBackend {
             let page = ready.ask(&scan).await.map_err(error::of_question)?;
             let page = redis::from_redis_value::<(u64, Vec<Vec<u8>>)>(page);
             let (next, names) = page.map_err(|_| error::unexpected("SCAN"))?;
-            for key in names
-                .iter()
-                .filter_map(|name| self.names.key_of_lease(name))
-            {
+            for key in names.iter().filter_map(|name| self.names.key_of_lease(name)) {
                 if key.as_str().starts_with(prefix) && after.is_none_or(|after| key > *after) {
                     found.insert(key);
                     if found.len() > limit {

@@ -52,15 +52,9 @@ impl Route {
         Ok(match self {
             Self::Own(link) => {
                 let session = link.session().await?;
-                Ready {
-                    connection: Box::new(session.connection.clone()),
-                    session: Some(session),
-                }
+                Ready { connection: Box::new(session.connection.clone()), session: Some(session) }
             }
-            Self::Lent(lender) => Ready {
-                session: None,
-                connection: lender.lend(),
-            },
+            Self::Lent(lender) => Ready { session: None, connection: lender.lend() },
         })
     }
 }

@@ -92,8 +92,5 @@ async fn ask_all(
 }
 
 pub(crate) async fn ask(connection: &mut Connection, command: &Cmd) -> Result<Value, RedisError> {
-    connection
-        .req_packed_command(command)
-        .await?
-        .extract_error()
+    connection.req_packed_command(command).await?.extract_error()
 }

@@ -20,10 +20,9 @@ impl Facts {
         // One section each: servers before version 7 take no more.
         questions.cmd("INFO").arg("server");
         questions.cmd("INFO").arg("memory");
-        for (what, value) in [
-            ("LIB-NAME", env!("CARGO_PKG_NAME")),
-            ("LIB-VER", env!("CARGO_PKG_VERSION")),
-        ] {
+        for (what, value) in
+            [("LIB-NAME", env!("CARGO_PKG_NAME")), ("LIB-VER", env!("CARGO_PKG_VERSION"))]
+        {
             let name = questions.cmd("CLIENT").arg("SETINFO");
             name.arg(what).arg(value);
         }
@@ -88,10 +87,7 @@ mod tests {
         let facts = Facts::read(info, Instant::now());
         assert!(facts.uptime() >= Some(Duration::from_secs(12)));
         assert_eq!(facts.evicts.as_deref(), Some("allkeys-lru"));
-        let facts = Facts::read(
-            "maxmemory:0\r\nmaxmemory_policy:allkeys-lru\r\n",
-            Instant::now(),
-        );
+        let facts = Facts::read("maxmemory:0\r\nmaxmemory_policy:allkeys-lru\r\n", Instant::now());
         assert_eq!(facts.evicts, None);
         assert_eq!(facts.uptime(), None);
     }

@@ -74,22 +74,16 @@ impl Session {
         let topics = Arc::new(Topics::default());
         let vigil = Arc::new(Vigil::default());
         // Calls are bounded by the core, which drops them; connecting is bounded as a whole.
-        let mut config = AsyncConnectionConfig::new()
-            .set_connection_timeout(None)
-            .set_response_timeout(None);
+        let mut config =
+            AsyncConnectionConfig::new().set_connection_timeout(None).set_response_timeout(None);
         if resp3 {
-            let lifeline = Lifeline {
-                topics: Arc::clone(&topics),
-                vigil: Arc::clone(&vigil),
-            };
+            let lifeline = Lifeline { topics: Arc::clone(&topics), vigil: Arc::clone(&vigil) };
             config = config.set_push_sender(move |push| {
                 lifeline.pushed(&push);
                 Ok::<(), ()>(())
             });
         }
-        let mut connection = client
-            .get_multiplexed_async_connection_with_config(&config)
-            .await?;
+        let mut connection = client.get_multiplexed_async_connection_with_config(&config).await?;
         // Only the connection keeps the lifeline from here on.
         drop(config);
         let facts = Facts::ask(&mut connection).await?;
@@ -171,17 +165,10 @@ impl Session {
             }
             Ok(Ok(pubsub)) => pubsub.split(),
         };
-        let lifeline = Lifeline {
-            topics: Arc::default(),
-            vigil: Arc::clone(&self.vigil),
-        };
+        let lifeline = Lifeline { topics: Arc::default(), vigil: Arc::clone(&self.vigil) };
         let topics = Arc::clone(&lifeline.topics);
         let reader = tokio::spawn(read(stream, lifeline)).abort_handle();
-        Ok(Second {
-            wire: Wire::Own(sink),
-            topics,
-            reader,
-        })
+        Ok(Second { wire: Wire::Own(sink), topics, reader })
     }
 }
 

@@ -17,10 +17,7 @@ pub(crate) struct Unconnected {
 
 impl Unconnected {
     pub(crate) fn abandoned() -> Self {
-        Self {
-            now: true,
-            failure: Failure::new("the attempt to connect ended with its runtime"),
-        }
+        Self { now: true, failure: Failure::new("the attempt to connect ended with its runtime") }
     }
 
     pub(crate) fn timed_out(server: &str, tls: bool, limit: Duration) -> Self {
@@ -64,16 +61,10 @@ impl Unconnected {
             ErrorKind::InvalidClientConfig | ErrorKind::Client => {
                 (false, format!("{server} cannot be connected to"))
             }
-            _ if tls => (
-                true,
-                format!("no connection to {server}: check the port, and {hint}"),
-            ),
+            _ if tls => (true, format!("no connection to {server}: check the port, and {hint}")),
             _ => (true, format!("no connection to {server}")),
         };
-        Self {
-            now,
-            failure: Failure::of(text, error),
-        }
+        Self { now, failure: Failure::of(text, error) }
     }
 }
 

@@ -40,10 +40,7 @@ impl Vigil {
             waiting.quiet_since = Some(Instant::now());
         }
         waiting.calls += 1;
-        Call {
-            vigil: self,
-            answered: false,
-        }
+        Call { vigil: self, answered: false }
     }
 
     /// Something came from the server: it is there.
@@ -62,8 +59,7 @@ impl Vigil {
 
 impl Waiting {
     fn quiet_for(&self) -> Duration {
-        self.quiet_since
-            .map_or(Duration::ZERO, |since| since.elapsed())
+        self.quiet_since.map_or(Duration::ZERO, |since| since.elapsed())
     }
 }
 

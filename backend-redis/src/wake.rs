@@ -70,18 +70,13 @@ enum Phase {
 
 impl Default for Topics {
     fn default() -> Self {
-        Self {
-            by_channel: Mutex::default(),
-            lost: watch::Sender::new(false),
-        }
+        Self { by_channel: Mutex::default(), lost: watch::Sender::new(false) }
     }
 }
 
 impl Topics {
     fn by_channel(&self) -> MutexGuard<'_, HashMap<String, Arc<Topic>>> {
-        self.by_channel
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.by_channel.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Something was published on a channel.
@@ -148,18 +143,12 @@ impl Topics {
                 released: watch::Sender::new(()),
                 left: Notify::new(),
             });
-            tender = Some(Tender {
-                topics: Arc::clone(self),
-                topic: Arc::clone(&topic),
-            });
+            tender = Some(Tender { topics: Arc::clone(self), topic: Arc::clone(&topic) });
             topic
         });
         *topic.watchers() += 1;
         let (phase, released) = (topic.phase.subscribe(), topic.released.subscribe());
-        let seat = Seat {
-            topics: Arc::clone(self),
-            topic: Arc::clone(topic),
-        };
+        let seat = Seat { topics: Arc::clone(self), topic: Arc::clone(topic) };
         drop(topics);
         if let Some(tender) = tender {
             // Not under the lock: a runtime that shuts down drops the tender here, which takes it.

@@ -36,16 +36,10 @@ async fn bad_urls_are_invalid_input_and_never_repeated() {
         ("redis://[::1", "host"),
     ] {
         let error = RedisBackend::connect(url).await.expect_err(url);
-        assert!(
-            matches!(error, BackendError::InvalidInput(_)),
-            "{url}: {error:?}"
-        );
+        assert!(matches!(error, BackendError::InvalidInput(_)), "{url}: {error:?}");
         let text = all_text(&error);
         assert!(text.contains(hint), "{url}: {text}");
-        assert!(
-            !text.contains("s3cr3t") && !text.contains("w0rd"),
-            "{url}: {text}"
-        );
+        assert!(!text.contains("s3cr3t") && !text.contains("w0rd"), "{url}: {text}");
     }
 }
 
@@ -73,15 +67,10 @@ async fn bad_settings_are_invalid_input() {
 async fn no_server_is_unavailable() {
     let port = common::free_port();
     let url = format!("redis://:{SECRET}@127.0.0.1:{port}/");
-    let error = limited(RedisBackend::connect(url))
-        .await
-        .expect_err("nothing listens");
+    let error = limited(RedisBackend::connect(url)).await.expect_err("nothing listens");
     assert!(is_unavailable(&error), "{error:?}");
     let text = all_text(&error);
-    assert!(
-        text.contains(&port.to_string()) && !text.contains(SECRET),
-        "{text}"
-    );
+    assert!(text.contains(&port.to_string()) && !text.contains(SECRET), "{text}");
     let error = limited(RedisBackend::connect("unix:///nowhere/r.sock")).await;
     assert!(is_unavailable(&error.expect_err("nothing listens")));
 }
@@ -97,20 +86,14 @@ async fn passwords_users_and_databases() {
             (format!("redis://{at}/"), "password"),
             (format!("redis://{at}/?protocol=resp2"), "password"),
             (format!("redis://:wrong-{SECRET}@{at}/"), "password"),
-            (
-                format!("redis://:wrong-{SECRET}@{at}/?protocol=resp2"),
-                "password",
-            ),
+            (format!("redis://:wrong-{SECRET}@{at}/?protocol=resp2"), "password"),
             (format!("redis://you:{SECRET}@{at}/"), "password"),
             (format!("redis://me:{SECRET}@{at}/99"), "DB index"),
         ] {
             let error = RedisBackend::connect(&url).await.expect_err(&url);
             assert!(is_rejected(&error), "{url}: {error:?}");
             let text = all_text(&error);
-            assert!(
-                text.contains(hint) && !text.contains(SECRET),
-                "{url}: {text}"
-            );
+            assert!(text.contains(hint) && !text.contains(SECRET), "{url}: {text}");
             let driver = std::iter::successors(Some(&error as &dyn std::error::Error), |error| {
                 error.source()
             });
@@ -161,20 +144,14 @@ async fn something_else_at_the_port() {
     limited(async {
         for (words, hint) in [
             (&b""[..], "no answer"),
-            (
-                &b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n"[..],
-                "does not speak",
-            ),
+            (&b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n"[..], "does not speak"),
             (&b"-ERR max number of clients reached\r\n"[..], "maxclients"),
             (
                 &b"-ERR unknown command 'HELLO', with args: '3' 'AUTH' 'default' 's3cr3t-w0rd'\r\n"
                     [..],
                 "not accepted",
             ),
-            (
-                &b"-ERR what is this: s3cr3t-w0rd\r\n-ERR\r\n-ERR\r\n"[..],
-                "refused",
-            ),
+            (&b"-ERR what is this: s3cr3t-w0rd\r\n-ERR\r\n-ERR\r\n"[..], "refused"),
         ] {
             let other = Impostor::saying(words).await;
             let url = format!("redis://:{SECRET}@127.0.0.1:{}/", other.port);
@@ -184,10 +161,7 @@ async fn something_else_at_the_port() {
             assert!(before.elapsed() < Duration::from_secs(2));
             assert!(is_rejected(&error) || is_unavailable(&error), "{error:?}");
             let text = all_text(&error);
-            assert!(
-                text.contains(hint) && !text.contains(SECRET),
-                "{hint}: {text}"
-            );
+            assert!(text.contains(hint) && !text.contains(SECRET), "{hint}: {text}");
         }
     })
     .await;
@@ -197,9 +171,7 @@ async fn something_else_at_the_port() {
 async fn building_and_clients_connect_at_the_first_call() {
     limited(async {
         let server = server(&[]);
-        let lazy = RedisBackend::builder(server.url())
-            .build()
-            .expect("settings");
+        let lazy = RedisBackend::builder(server.url()).build().expect("settings");
         acquired(&lazy, &claim("lazy")).await;
         let client = redis::Client::open(server.url()).expect("a URL");
         let backend = RedisBackend::from_client(client).expect("settings");
@@ -227,10 +199,7 @@ async fn a_connection_of_the_callers_is_used_as_it_is() {
         // Both kinds exclude each other.
         let own = server.backend().await;
         acquired(&own, &mine).await;
-        assert!(matches!(
-            backend.acquire(&claim("k")).await,
-            Ok(lockcore::Acquire::Contended(_))
-        ));
+        assert!(matches!(backend.acquire(&claim("k")).await, Ok(lockcore::Acquire::Contended(_))));
     })
     .await;
 }

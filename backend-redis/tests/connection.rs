@@ -19,9 +19,7 @@ async fn one_round_trip_each() {
         let first = claim("k");
         acquired(&backend, &first).await;
         backend.release(&first).await.expect("held");
-        let _: () = raw(&mut redis, &["CONFIG", "RESETSTAT"])
-            .await
-            .expect("CONFIG");
+        let _: () = raw(&mut redis, &["CONFIG", "RESETSTAT"]).await.expect("CONFIG");
         for n in 1..=3 {
             let mine = claim("k");
             acquired(&backend, &mine).await;
@@ -29,14 +27,7 @@ async fn one_round_trip_each() {
             backend.release(&mine).await.expect("held");
             assert_eq!(calls(&mut redis, "evalsha").await, 2 * n);
         }
-        for other in [
-            "eval",
-            "script|load",
-            "script",
-            "ping",
-            "subscribe",
-            "multi",
-        ] {
+        for other in ["eval", "script|load", "script", "ping", "subscribe", "multi"] {
             assert_eq!(calls(&mut redis, other).await, 0, "{other}");
         }
     })
@@ -60,10 +51,7 @@ async fn forgotten_scripts_are_loaded_again() {
             flush(&mut redis).await.expect("FLUSH");
             assert_eq!(backend.list("", None, 9).await.expect("redis").len(), 1);
             flush(&mut redis).await.expect("FLUSH");
-            assert_eq!(
-                backend.release(&mine).await.expect("redis"),
-                Release::Released
-            );
+            assert_eq!(backend.release(&mine).await.expect("redis"), Release::Released);
         }
     })
     .await;
@@ -161,10 +149,7 @@ async fn a_silent_connection_is_replaced_and_a_quick_cancel_is_not() {
         server.resume();
         eventually(async || backend.inspect(&mine.key).await.is_ok()).await;
         assert!(calls(&mut redis, "hello").await > before);
-        assert_eq!(
-            backend.release(&mine).await.expect("redis"),
-            Release::Released
-        );
+        assert_eq!(backend.release(&mine).await.expect("redis"), Release::Released);
     })
     .await;
 }
@@ -194,9 +179,7 @@ async fn attempts_are_shared_and_not_repeated() {
     limited(async {
         let server = server(&[]);
         let mut redis = server.raw().await;
-        let backend = RedisBackend::builder(server.url())
-            .build()
-            .expect("settings");
+        let backend = RedisBackend::builder(server.url()).build().expect("settings");
         let mut tasks = tokio::task::JoinSet::new();
         for n in 0..50 {
             let backend = backend.clone();
@@ -214,14 +197,10 @@ async fn attempts_are_shared_and_not_repeated() {
 fn a_backend_outlives_the_runtime_it_connected_on() {
     let server = server(&[]);
     let run = |work: &dyn Fn() -> std::pin::Pin<Box<dyn Future<Output = ()>>>| {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         runtime.expect("a runtime").block_on(limited(work()));
     };
-    let backend = RedisBackend::builder(server.url())
-        .build()
-        .expect("settings");
+    let backend = RedisBackend::builder(server.url()).build().expect("settings");
     for _ in 0..3 {
         let backend = &backend;
         run(&|| {

@@ -34,9 +34,7 @@ async fn version_1() {
         assert_eq!(value, expected);
         let value: String = raw(&mut redis, &["GET", &counter]).await.expect("GET");
         assert_eq!(value, "4000000000000000");
-        let born: String = raw(&mut redis, &["GET", "golden:1:born"])
-            .await
-            .expect("GET");
+        let born: String = raw(&mut redis, &["GET", "golden:1:born"]).await.expect("GET");
         let (id, since) = born.split_once('|').expect("two fields");
         assert!(id.parse::<HolderId>().is_ok(), "{born}");
         let since: u64 = since.parse().expect("microseconds");
@@ -44,9 +42,7 @@ async fn version_1() {
 
         let ends: i64 = raw(&mut redis, &["PTTL", &lease]).await.expect("PTTL");
         assert!((25_000..=30_000).contains(&ends), "{ends}");
-        let ends: i64 = raw(&mut redis, &["PTTL", "golden:1:born"])
-            .await
-            .expect("PTTL");
+        let ends: i64 = raw(&mut redis, &["PTTL", "golden:1:born"]).await.expect("PTTL");
         assert_eq!(ends, -1, "the store's birth does not expire");
 
         let channel = format!("{tag}:released");
@@ -56,10 +52,7 @@ async fn version_1() {
         backend.release(&claim).await.expect("held");
         let mut stream = stream;
         let message = common::next(&mut stream).await.expect("a message");
-        assert_eq!(
-            message.get_payload::<String>().expect("text"),
-            "4000000000000000"
-        );
+        assert_eq!(message.get_payload::<String>().expect("text"), "4000000000000000");
     })
     .await;
 }

@@ -47,10 +47,7 @@ impl<'a> MakeWriter<'a> for Log {
 #[tokio::test]
 async fn eviction_is_warned_of_and_passwords_are_not_logged() {
     let log = Log::default();
-    tracing_subscriber::fmt()
-        .with_max_level(tracing::Level::TRACE)
-        .with_writer(log.clone())
-        .init();
+    tracing_subscriber::fmt().with_max_level(tracing::Level::TRACE).with_writer(log.clone()).init();
     a_server_that_evicts_is_warned_of_once(&log).await;
     a_server_without_a_limit_is_not_warned_of_and_passwords_are_not_logged(&log).await;
 }
@@ -69,12 +66,7 @@ async fn a_server_that_evicts_is_warned_of_once(log: &Log) {
         let _: u64 = raw(&mut redis, &kill).await.expect("KILL");
         signal.await;
         acquired(&backend, &mine).await;
-        assert_eq!(
-            log.text().matches("noeviction").count(),
-            1,
-            "{}",
-            log.text()
-        );
+        assert_eq!(log.text().matches("noeviction").count(), 1, "{}", log.text());
         assert_eq!(log.text().matches("connected").count(), 2, "{}", log.text());
     })
     .await;

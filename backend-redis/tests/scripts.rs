@@ -20,15 +20,11 @@ async fn asking_again_extends_and_keeps_the_token() {
         mine.ttl = Duration::from_millis(10);
         let again = acquired(&backend, &mine.clone().with_min_token(MAX_TOKEN)).await;
         assert_eq!(again.token, first.token);
-        let left: u64 = raw(&mut redis, &["PTTL", "leaselock:{k}:lease"])
-            .await
-            .expect("PTTL");
+        let left: u64 = raw(&mut redis, &["PTTL", "leaselock:{k}:lease"]).await.expect("PTTL");
         assert!(left > 15_000, "{left}");
         mine.ttl = Duration::from_secs(60);
         acquired(&backend, &mine).await;
-        let left: u64 = raw(&mut redis, &["PTTL", "leaselock:{k}:lease"])
-            .await
-            .expect("PTTL");
+        let left: u64 = raw(&mut redis, &["PTTL", "leaselock:{k}:lease"]).await.expect("PTTL");
         assert!(left > 55_000, "{left}");
     })
     .await;
@@ -42,43 +38,26 @@ async fn renew_never_shortens_and_raises_to_exactly_the_floor() {
         let mut mine = claim("k").with_label("a|b\nc");
         let lease = acquired(&backend, &mine).await;
         mine.ttl = Duration::from_millis(10);
-        let Ok(Renew::Renewed(same)) = backend.renew(&mine).await else {
-            panic!("held")
-        };
+        let Ok(Renew::Renewed(same)) = backend.renew(&mine).await else { panic!("held") };
         assert_eq!(same.token, lease.token);
-        let left: u64 = raw(&mut redis, &["PTTL", "leaselock:{k}:lease"])
-            .await
-            .expect("PTTL");
+        let left: u64 = raw(&mut redis, &["PTTL", "leaselock:{k}:lease"]).await.expect("PTTL");
         assert!(left > 15_000, "{left}");
 
         let floor = lease.token + 1_000_000_000_000;
         mine.min_token = floor;
-        let Ok(Renew::Renewed(raised)) = backend.renew(&mine).await else {
-            panic!("held")
-        };
+        let Ok(Renew::Renewed(raised)) = backend.renew(&mine).await else { panic!("held") };
         assert_eq!(raised.token, floor);
         // In the lease and in the counter, and a lower floor lowers neither.
         mine.min_token = 1;
         backend.renew(&mine).await.expect("held");
-        let info = backend
-            .inspect(&mine.key)
-            .await
-            .expect("redis")
-            .expect("held");
+        let info = backend.inspect(&mine.key).await.expect("redis").expect("held");
         assert_eq!((info.token, info.label.as_str()), (floor, "a|b\nc"));
-        let last: u64 = raw(&mut redis, &["GET", "leaselock:{k}:token"])
-            .await
-            .expect("GET");
+        let last: u64 = raw(&mut redis, &["GET", "leaselock:{k}:token"]).await.expect("GET");
         assert_eq!(last, floor);
         // Kept until the clock is there: a million seconds and a day.
-        let kept: u64 = raw(&mut redis, &["PTTL", "leaselock:{k}:token"])
-            .await
-            .expect("PTTL");
+        let kept: u64 = raw(&mut redis, &["PTTL", "leaselock:{k}:token"]).await.expect("PTTL");
         assert!(kept > 1_000_000_000 + 80_000_000, "{kept}");
-        assert_eq!(
-            backend.release(&mine).await.expect("redis"),
-            Release::Released
-        );
+        assert_eq!(backend.release(&mine).await.expect("redis"), Release::Released);
         assert_eq!(acquired(&backend, &claim("k")).await.token, floor + 1);
     })
     .await;
@@ -91,9 +70,7 @@ async fn an_evicted_counter_comes_back_with_the_next_renewal() {
         let (backend, mut redis) = (server.backend().await, server.raw().await);
         let mine = claim("k").with_min_token(MAX_TOKEN);
         assert_eq!(acquired(&backend, &mine).await.token, MAX_TOKEN);
-        let _: () = raw(&mut redis, &["DEL", "leaselock:{k}:token"])
-            .await
-            .expect("DEL");
+        let _: () = raw(&mut redis, &["DEL", "leaselock:{k}:token"]).await.expect("DEL");
         backend.renew(&mine).await.expect("held");
         backend.release(&mine).await.expect("held");
         // Exact beyond 2^52 too.
@@ -113,10 +90,7 @@ async fn only_the_holder_renews_and_releases() {
         let backend = server.backend().await;
         let (mine, yours) = (claim("k"), claim("k"));
         assert_eq!(backend.renew(&mine).await.expect("redis"), Renew::NotHeld);
-        assert_eq!(
-            backend.release(&mine).await.expect("redis"),
-            Release::NotHeld
-        );
+        assert_eq!(backend.release(&mine).await.expect("redis"), Release::NotHeld);
         acquired(&backend, &mine).await;
         let Ok(Acquire::Contended(contention)) = backend.acquire(&yours).await else {
             panic!("held")
@@ -124,18 +98,9 @@ async fn only_the_holder_renews_and_releases() {
         let after = contention.retry_after.expect("Redis knows");
         assert!(after > Duration::from_secs(15) && after <= Duration::from_millis(20_001));
         assert_eq!(backend.renew(&yours).await.expect("redis"), Renew::NotHeld);
-        assert_eq!(
-            backend.release(&yours).await.expect("redis"),
-            Release::NotHeld
-        );
-        assert_eq!(
-            backend.release(&mine).await.expect("redis"),
-            Release::Released
-        );
-        assert_eq!(
-            backend.release(&mine).await.expect("redis"),
-            Release::NotHeld
-        );
+        assert_eq!(backend.release(&yours).await.expect("redis"), Release::NotHeld);
+        assert_eq!(backend.release(&mine).await.expect("redis"), Release::Released);
+        assert_eq!(backend.release(&mine).await.expect("redis"), Release::NotHeld);
         assert_eq!(backend.inspect(&mine.key).await.expect("redis"), None);
     })
     .await;
@@ -171,10 +136,7 @@ async fn tokens_are_dated_and_obey_floors() {
         assert!(token <= now && token > now - 10_000_000, "{token} {now}");
         backend.release(&first).await.expect("held");
         let _: () = raw(&mut redis, &["FLUSHALL"]).await.expect("FLUSHALL");
-        assert!(
-            acquired(&backend, &claim("k")).await.token > token,
-            "L5 over a wipe"
-        );
+        assert!(acquired(&backend, &claim("k")).await.token > token, "L5 over a wipe");
         let floor = claim("new").with_min_token(now * 2);
         assert_eq!(acquired(&backend, &floor).await.token, now * 2);
         let low = claim("low").with_min_token(5);
@@ -195,20 +157,8 @@ async fn foreign_values_are_refused_and_left_alone() {
             vec!["SET", name, "someone's", "PX", "100000"],
             vec!["SET", name, "", "PX", "100000"],
             vec!["SET", name, "1|xyz|5|", "PX", "100000"],
-            vec![
-                "SET",
-                name,
-                "2|00000000000000000000000000000007|5|",
-                "PX",
-                "100000",
-            ],
-            vec![
-                "SET",
-                name,
-                "1|00000000000000000000000000000007|9007199254740993|",
-                "PX",
-                "9999",
-            ],
+            vec!["SET", name, "2|00000000000000000000000000000007|5|", "PX", "100000"],
+            vec!["SET", name, "1|00000000000000000000000000000007|9007199254740993|", "PX", "9999"],
             // A lease that never ends.
             vec!["SET", name, &endless],
             vec!["HSET", name, "a", "b"],
@@ -243,11 +193,8 @@ async fn a_foreign_counter_is_refused_and_left_alone() {
         let server = server(&[]);
         let (backend, mut redis) = (server.backend().await, server.raw().await);
         let name = "leaselock:{k}:token";
-        for value in [
-            ["SET", name, "many"],
-            ["SET", name, "9007199254740993"],
-            ["SADD", name, "a"],
-        ] {
+        for value in [["SET", name, "many"], ["SET", name, "9007199254740993"], ["SADD", name, "a"]]
+        {
             let mine = claim("k");
             acquired(&backend, &mine).await;
             let _: () = raw(&mut redis, &["DEL", name]).await.expect("DEL");
@@ -256,23 +203,13 @@ async fn a_foreign_counter_is_refused_and_left_alone() {
                 backend.acquire(&mine).await.expect_err("foreign"),
                 backend.renew(&mine).await.expect_err("foreign"),
             ] {
-                assert!(
-                    is_rejected(&error) && error.to_string().contains(name),
-                    "{error:?}"
-                );
+                assert!(is_rejected(&error) && error.to_string().contains(name), "{error:?}");
             }
             // A release has no need of the counter.
-            assert_eq!(
-                backend.release(&mine).await.expect("redis"),
-                Release::Released
-            );
+            assert_eq!(backend.release(&mine).await.expect("redis"), Release::Released);
             let error = backend.acquire(&mine).await.expect_err("foreign");
             assert!(is_rejected(&error), "{error:?}");
-            assert_eq!(
-                backend.inspect(&mine.key).await.expect("redis"),
-                None,
-                "not half done"
-            );
+            assert_eq!(backend.inspect(&mine.key).await.expect("redis"), None, "not half done");
             let _: () = raw(&mut redis, &["DEL", name]).await.expect("DEL");
         }
     })
@@ -284,25 +221,15 @@ async fn list_is_ordered_bounded_and_literal() {
     limited(async {
         let server = server(&[]);
         let (backend, mut redis) = (server.backend().await, server.raw().await);
-        let names = [
-            "a", "a*", "a*b", "a?", "a[b]", "a{b}", "a%b", "a\\", "b", "é", "a:lease",
-        ];
+        let names = ["a", "a*", "a*b", "a?", "a[b]", "a{b}", "a%b", "a\\", "b", "é", "a:lease"];
         for name in names {
             acquired(&backend, &claim(name).with_label(name)).await;
         }
-        let _: () = raw(&mut redis, &["SET", "leaselock:{a0}:lease", "x"])
-            .await
-            .expect("SET");
+        let _: () = raw(&mut redis, &["SET", "leaselock:{a0}:lease", "x"]).await.expect("SET");
         let listed = async |prefix: &str, after: Option<&str>, limit| {
             let after = after.map(key);
-            let leases = backend
-                .list(prefix, after.as_ref(), limit)
-                .await
-                .expect("redis");
-            leases
-                .into_iter()
-                .map(|lease| lease.label)
-                .collect::<Vec<_>>()
+            let leases = backend.list(prefix, after.as_ref(), limit).await.expect("redis");
+            leases.into_iter().map(|lease| lease.label).collect::<Vec<_>>()
         };
         let mut sorted = names.to_vec();
         sorted.sort_unstable();
@@ -334,25 +261,18 @@ async fn memory_names_the_store_and_a_wipe_begins_another() {
         let mine = claim("k");
         let first = acquired(&backend, &mine).await.memory.expect("known");
         let other = server.backend().await;
-        let second = acquired(&other, &claim("other"))
-            .await
-            .memory
-            .expect("known");
+        let second = acquired(&other, &claim("other")).await.memory.expect("known");
         assert_eq!(first.id, second.id);
         let _: () = raw(&mut redis, &["FLUSHALL"]).await.expect("FLUSHALL");
         let wiped = acquired(&backend, &mine).await.memory.expect("known");
         assert_ne!(wiped.id, first.id);
         // Born longer ago than the server runs: what it read back from disk may be older.
         let born = format!("{}|5", HolderId::from_u128(7));
-        let _: () = raw(&mut redis, &["SET", "leaselock:born", &born])
-            .await
-            .expect("SET");
+        let _: () = raw(&mut redis, &["SET", "leaselock:born", &born]).await.expect("SET");
         let old = acquired(&backend, &mine).await.memory.expect("known");
         assert_eq!(old.id, 7);
         assert!(old.age < Duration::from_secs(60), "{:?}", old.age);
-        let _: () = raw(&mut redis, &["SET", "leaselock:born", "?"])
-            .await
-            .expect("SET");
+        let _: () = raw(&mut redis, &["SET", "leaselock:born", "?"]).await.expect("SET");
         assert_eq!(acquired(&backend, &mine).await.memory, None);
     })
     .await;

@@ -99,10 +99,7 @@ async fn a_mismatch_is_an_error_with_a_hint_both_ways() {
         let silent = Impostor::saying(b"").await;
         for (url, hint) in [
             (format!("redis://localhost:{}/", secure.port()), "rediss://"),
-            (
-                format!("redis://localhost:{}/?protocol=resp2", secure.port()),
-                "rediss://",
-            ),
+            (format!("redis://localhost:{}/?protocol=resp2", secure.port()), "rediss://"),
             (format!("rediss://localhost:{}/", plain.port()), "redis://"),
             (format!("rediss://localhost:{}/", silent.port), "redis://"),
         ] {

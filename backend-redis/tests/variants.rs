@@ -12,9 +12,7 @@ use lockcore_redis::RedisBackend;
 async fn a_user_with_the_documented_rights_is_enough() {
     limited(async {
         let rights = include_str!("../README.md");
-        let line = rights
-            .lines()
-            .find_map(|line| line.strip_prefix("ACL SETUSER leaselock "));
+        let line = rights.lines().find_map(|line| line.strip_prefix("ACL SETUSER leaselock "));
         let line = line.expect("documented").replace("SECRET", "pw");
         let words: Vec<&str> = line.split_whitespace().collect();
         let server = server(&[&["--user", "leaselock"][..], &words].concat());
@@ -28,10 +26,7 @@ async fn a_user_with_the_documented_rights_is_enough() {
             assert!(matches!(backend.renew(&mine).await, Ok(Renew::Renewed(_))));
             assert!(backend.inspect(&mine.key).await.expect("redis").is_some());
             assert_eq!(backend.list("", None, 9).await.expect("redis").len(), 1);
-            assert_eq!(
-                backend.release(&mine).await.expect("redis"),
-                Release::Released
-            );
+            assert_eq!(backend.release(&mine).await.expect("redis"), Release::Released);
             signal.await;
         }
     })
@@ -46,12 +41,9 @@ async fn fewer_rights_cost_what_they_are_for_and_no_more() {
         let no_set = "on >pw ~* &* +@all -set";
         let other_keys = "on >pw ~else:* &* +@all";
         let mut args = Vec::new();
-        for (name, rights) in [
-            ("info", no_info),
-            ("publish", no_publish),
-            ("set", no_set),
-            ("keys", other_keys),
-        ] {
+        for (name, rights) in
+            [("info", no_info), ("publish", no_publish), ("set", no_set), ("keys", other_keys)]
+        {
             args.extend(["--user", name]);
             args.extend(rights.split(' '));
         }
@@ -70,14 +62,9 @@ async fn fewer_rights_cost_what_they_are_for_and_no_more() {
         acquired(&backend, &mine).await;
         let error = backend.watch(&mine).await.expect_err("no channel");
         assert!(is_rejected(&error), "{error:?}");
-        assert_eq!(
-            backend.release(&mine).await.expect("redis"),
-            Release::Released
-        );
+        assert_eq!(backend.release(&mine).await.expect("redis"), Release::Released);
         // Refused once, a subscription is asked for again.
-        assert!(is_rejected(
-            &backend.watch(&mine).await.expect_err("no channel")
-        ));
+        assert!(is_rejected(&backend.watch(&mine).await.expect_err("no channel")));
 
         for user in ["set", "keys"] {
             let backend = connect(user).await;
@@ -109,34 +96,22 @@ async fn a_node_of_a_cluster_is_served_without_the_born_record() {
         for query in ["", "?protocol=resp2"] {
             let url = format!("{}{query}", server.url());
             let backend = RedisBackend::connect(url).await.expect("a server");
-            let _: () = raw(&mut redis, &["CONFIG", "RESETSTAT"])
-                .await
-                .expect("CONFIG");
+            let _: () = raw(&mut redis, &["CONFIG", "RESETSTAT"]).await.expect("CONFIG");
             acquired(&backend, &claim(&format!("other{query}"))).await;
             // Once: from there on the record is left out.
-            let info: String = raw(&mut redis, &["INFO", "errorstats"])
-                .await
-                .expect("INFO");
+            let info: String = raw(&mut redis, &["INFO", "errorstats"]).await.expect("INFO");
             assert!(info.contains("errorstat_CROSSSLOT:count=1"), "{info}");
             for name in ["k", "{a}b", "}", "x{y}z", "100%"] {
                 let mine = claim(name);
                 assert_eq!(acquired(&backend, &mine).await.memory, None);
-                assert!(matches!(
-                    backend.acquire(&claim(name)).await,
-                    Ok(Acquire::Contended(_))
-                ));
+                assert!(matches!(backend.acquire(&claim(name)).await, Ok(Acquire::Contended(_))));
                 let signal = backend.watch(&mine).await.expect("armed");
                 assert!(matches!(backend.renew(&mine).await, Ok(Renew::Renewed(_))));
                 assert_eq!(backend.list(name, None, 9).await.expect("redis").len(), 1);
-                assert_eq!(
-                    backend.release(&mine).await.expect("redis"),
-                    Release::Released
-                );
+                assert_eq!(backend.release(&mine).await.expect("redis"), Release::Released);
                 signal.await;
             }
-            let info: String = raw(&mut redis, &["INFO", "errorstats"])
-                .await
-                .expect("INFO");
+            let info: String = raw(&mut redis, &["INFO", "errorstats"]).await.expect("INFO");
             assert!(info.contains("errorstat_CROSSSLOT:count=1"), "{info}");
         }
     })
@@ -149,43 +124,27 @@ async fn a_replica_and_a_full_server_are_unavailable_and_nothing_is_half_done() 
         let server = server(&[]);
         let (backend, mut redis) = (server.backend().await, server.raw().await);
         let port = common::free_port().to_string();
-        let _: () = raw(&mut redis, &["REPLICAOF", "127.0.0.1", &port])
+        let _: () = raw(&mut redis, &["REPLICAOF", "127.0.0.1", &port]).await.expect("REPLICAOF");
+        let _: () = raw(&mut redis, &["CONFIG", "SET", "replica-serve-stale-data", "yes"])
             .await
-            .expect("REPLICAOF");
-        let _: () = raw(
-            &mut redis,
-            &["CONFIG", "SET", "replica-serve-stale-data", "yes"],
-        )
-        .await
-        .expect("CONFIG");
+            .expect("CONFIG");
         let error = backend.acquire(&claim("k")).await.expect_err("a replica");
         assert!(is_unavailable(&error), "{error:?}");
-        let _: () = raw(&mut redis, &["REPLICAOF", "NO", "ONE"])
-            .await
-            .expect("REPLICAOF");
+        let _: () = raw(&mut redis, &["REPLICAOF", "NO", "ONE"]).await.expect("REPLICAOF");
 
-        let _: () = raw(&mut redis, &["CONFIG", "SET", "maxmemory", "1"])
-            .await
-            .expect("CONFIG");
+        let _: () = raw(&mut redis, &["CONFIG", "SET", "maxmemory", "1"]).await.expect("CONFIG");
         let error = backend.acquire(&claim("k")).await.expect_err("full");
         assert!(is_unavailable(&error), "{error:?}");
-        let _: () = raw(&mut redis, &["CONFIG", "SET", "maxmemory", "0"])
-            .await
-            .expect("CONFIG");
+        let _: () = raw(&mut redis, &["CONFIG", "SET", "maxmemory", "0"]).await.expect("CONFIG");
         let names: Vec<String> = raw(&mut redis, &["KEYS", "*"]).await.expect("KEYS");
         assert_eq!(names, Vec::<String>::new());
         let mine = claim("k");
         acquired(&backend, &mine).await;
         // A release frees memory: a full server takes it.
-        let _: () = raw(&mut redis, &["CONFIG", "SET", "maxmemory", "1"])
-            .await
-            .expect("CONFIG");
+        let _: () = raw(&mut redis, &["CONFIG", "SET", "maxmemory", "1"]).await.expect("CONFIG");
         let error = backend.renew(&mine).await.expect_err("full");
         assert!(is_unavailable(&error), "{error:?}");
-        assert_eq!(
-            backend.release(&mine).await.expect("redis"),
-            Release::Released
-        );
+        assert_eq!(backend.release(&mine).await.expect("redis"), Release::Released);
     })
     .await;
 }

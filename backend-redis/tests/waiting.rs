@@ -45,19 +45,13 @@ async fn armed_on_return_and_woken_by_the_release() {
                 let signal = backend.watch(&claim("k")).await.expect("armed");
                 assert_eq!(subscribers(&server, "k").await, 1);
                 // Released before the signal is polled for the first time.
-                assert_eq!(
-                    other.release(&mine).await.expect("redis"),
-                    Release::Released
-                );
+                assert_eq!(other.release(&mine).await.expect("redis"), Release::Released);
                 signal.await;
             }
             // Other keys and other ends do not wake.
             let signal = backend.watch(&claim("k")).await.expect("armed");
             acquired(&other, &claim("k2")).await;
-            assert_eq!(
-                other.release(&claim("k")).await.expect("redis"),
-                Release::NotHeld
-            );
+            assert_eq!(other.release(&claim("k")).await.expect("redis"), Release::NotHeld);
             assert!(timeout(SHORT, signal).await.is_err());
         })
         .await;
@@ -139,9 +133,7 @@ async fn a_crowd_that_comes_and_goes_misses_nothing() {
                                 break;
                             }
                             // No poll helps: a signal that was missed fails the test.
-                            timeout(Duration::from_secs(10), signal)
-                                .await
-                                .expect("woken");
+                            timeout(Duration::from_secs(10), signal).await.expect("woken");
                         }
                         backend.release(&mine).await.expect("held");
                     }

@@ -48,12 +48,7 @@ impl Case {
         law: &'static str,
         run: for<'a> fn(&'a Cx) -> Pending<'a, Outcome>,
     ) -> Self {
-        Self {
-            name,
-            law,
-            needs: Needs::Nothing,
-            run,
-        }
+        Self { name, law, needs: Needs::Nothing, run }
     }
 
     pub(crate) const fn needs(mut self, needs: Needs) -> Self {
@@ -96,9 +91,7 @@ pub struct Failure {
 
 impl Failure {
     pub(crate) fn new(message: impl Into<String>) -> Self {
-        Self {
-            message: message.into(),
-        }
+        Self { message: message.into() }
     }
 }
 
@@ -172,23 +165,11 @@ pub struct Cx {
 impl Cx {
     pub(crate) async fn new(store: Arc<dyn Store>, clock: Clock) -> Result<Self, Failure> {
         let endpoints = store.endpoints();
-        let (a, b) = (
-            store.connect(&endpoints).await?,
-            store.connect(&endpoints).await?,
-        );
+        let (a, b) = (store.connect(&endpoints).await?, store.connect(&endpoints).await?);
         let ttl = Duration::from_secs(1).max(a.limits().min_ttl);
         let key = LockKey::new(format!("conformance/{}", HolderId::random()))?;
         let (notes, began) = (Mutex::default(), Instant::now());
-        Ok(Self {
-            store,
-            clock,
-            a,
-            b,
-            key,
-            ttl,
-            notes,
-            began,
-        })
+        Ok(Self { store, clock, a, b, key, ttl, notes, began })
     }
 
     /// Whether times are exact.
@@ -199,27 +180,17 @@ impl Cx {
     /// What an upper bound allows for beyond what was promised: nothing on the paused clock,
     /// plenty on a busy machine.
     pub(crate) fn slack(&self) -> Duration {
-        if self.exact() {
-            Duration::from_millis(5)
-        } else {
-            Duration::from_secs(2)
-        }
+        if self.exact() { Duration::from_millis(5) } else { Duration::from_secs(2) }
     }
 
     /// Remembers something for the report of a failure, or a measured figure.
     pub(crate) fn note(&self, note: impl Into<String>) {
         let line = format!("{:>9.3?} {}", self.began.elapsed(), note.into());
-        self.notes
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(line);
+        self.notes.lock().unwrap_or_else(PoisonError::into_inner).push(line);
     }
 
     pub(crate) fn notes(&self) -> Vec<String> {
-        self.notes
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.notes.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Another client of the store.
@@ -229,10 +200,7 @@ impl Cx {
 
     pub(crate) async fn inflict(&self, fault: Fault) -> Outcome {
         self.note(format!("{fault} the server"));
-        ensure!(
-            self.store.inflict(fault).await,
-            "the harness could not {fault} its server"
-        );
+        ensure!(self.store.inflict(fault).await, "the harness could not {fault} its server");
         Ok(())
     }
 
@@ -339,9 +307,7 @@ impl Cx {
                     tokio::time::sleep(Duration::from_millis(1)).await;
                 }
                 Acquire::Contended(_) => {
-                    return Err(Failure::new(format!(
-                        "the key was not free within {limit:?}"
-                    )));
+                    return Err(Failure::new(format!("the key was not free within {limit:?}")));
                 }
             }
         }
@@ -351,10 +317,7 @@ impl Cx {
     pub(crate) async fn until_free(&self, limit: Duration) -> Outcome {
         let end = Instant::now() + limit;
         while let Some(info) = self.sight().await? {
-            ensure!(
-                Instant::now() < end,
-                "the key was not free within {limit:?}: {info:?}"
-            );
+            ensure!(Instant::now() < end, "the key was not free within {limit:?}: {info:?}");
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         Ok(())
@@ -363,9 +326,7 @@ impl Cx {
 
 impl fmt::Debug for Cx {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Cx")
-            .field("key", &self.key)
-            .finish_non_exhaustive()
+        f.debug_struct("Cx").field("key", &self.key).finish_non_exhaustive()
     }
 }
 

@@ -108,11 +108,7 @@ struct State {
 
 impl<B> Clone for Faulty<B> {
     fn clone(&self) -> Self {
-        Self {
-            inner: self.inner.clone(),
-            state: self.state.clone(),
-            cut: self.cut.clone(),
-        }
+        Self { inner: self.inner.clone(), state: self.state.clone(), cut: self.cut.clone() }
     }
 }
 
@@ -127,20 +123,12 @@ impl<B: LockBackend> Faulty<B> {
             pace: false,
         };
         let (inner, state) = (Arc::new(inner), Arc::new(Mutex::new(state)));
-        Self {
-            inner,
-            state,
-            cut: watch::Sender::new(false),
-        }
+        Self { inner, state, cut: watch::Sender::new(false) }
     }
 
     /// The next call of `verb` that has no mishap yet has this one.
     pub fn next(&self, verb: Verb, mishap: Mishap) {
-        self.state()
-            .script
-            .entry(verb)
-            .or_default()
-            .push_back(mishap);
+        self.state().script.entry(verb).or_default().push_back(mishap);
     }
 
     /// Random mishaps from now on, the same ones for the same seed.
@@ -279,39 +267,23 @@ impl<B: LockBackend> LockBackend for Faulty<B> {
 
     async fn acquire(&self, claim: &Claim) -> Result<Acquire, BackendError> {
         let claim = claim.clone();
-        self.make(
-            Verb::Acquire,
-            |inner| async move { inner.acquire(&claim).await },
-        )
-        .await
+        self.make(Verb::Acquire, |inner| async move { inner.acquire(&claim).await }).await
     }
 
     async fn renew(&self, claim: &Claim) -> Result<Renew, BackendError> {
         let claim = claim.clone();
-        self.make(
-            Verb::Renew,
-            |inner| async move { inner.renew(&claim).await },
-        )
-        .await
+        self.make(Verb::Renew, |inner| async move { inner.renew(&claim).await }).await
     }
 
     async fn release(&self, claim: &Claim) -> Result<Release, BackendError> {
         let claim = claim.clone();
-        self.make(
-            Verb::Release,
-            |inner| async move { inner.release(&claim).await },
-        )
-        .await
+        self.make(Verb::Release, |inner| async move { inner.release(&claim).await }).await
     }
 
     async fn watch(&self, claim: &Claim) -> Result<ReleaseSignal, BackendError> {
         let claim = claim.clone();
-        let signal = self
-            .make(
-                Verb::Watch,
-                |inner| async move { inner.watch(&claim).await },
-            )
-            .await?;
+        let signal =
+            self.make(Verb::Watch, |inner| async move { inner.watch(&claim).await }).await?;
         // A signal is a message too.
         let cut = self.cut.clone();
         Ok(ReleaseSignal::new(async move {
@@ -324,11 +296,7 @@ impl<B: LockBackend> LockBackend for Faulty<B> {
 
     async fn inspect(&self, key: &LockKey) -> Result<Option<LeaseInfo>, BackendError> {
         let key = key.clone();
-        self.make(
-            Verb::Inspect,
-            |inner| async move { inner.inspect(&key).await },
-        )
-        .await
+        self.make(Verb::Inspect, |inner| async move { inner.inspect(&key).await }).await
     }
 
     async fn list(

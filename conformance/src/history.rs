@@ -9,6 +9,8 @@ use crate::case::{Failure, Outcome};
 /// One stretch of time in which somebody relied on a lock.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Stretch {
+    /// Shown in the report of a failure.
+    #[expect(dead_code, reason = "read by Debug alone")]
     pub(crate) who: usize,
     pub(crate) token: u64,
     /// When it was asked for.
@@ -27,49 +29,33 @@ pub(crate) struct History {
 
 impl History {
     pub(crate) fn add(&self, stretch: Stretch) {
-        self.stretches
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(stretch);
+        self.stretches.lock().unwrap_or_else(PoisonError::into_inner).push(stretch);
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.stretches
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .len()
+        self.stretches.lock().unwrap_or_else(PoisonError::into_inner).len()
     }
 
     /// Fails unless nobody relied on the lock while another did, every token is greater than
     /// those of all who came before, and a later asker got a greater token than whoever had been
     /// granted before it asked.
     pub(crate) fn check(&self) -> Outcome {
-        let mut all = self
-            .stretches
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone();
+        let mut all = self.stretches.lock().unwrap_or_else(PoisonError::into_inner).clone();
         all.sort_by_key(|stretch| stretch.began);
         for pair in all.windows(2) {
             let [first, second] = pair else { continue };
             if second.began < first.ended {
-                return Err(Failure::new(format!(
-                    "two at once: {first:?} and {second:?}"
-                )));
+                return Err(Failure::new(format!("two at once: {first:?} and {second:?}")));
             }
             if second.token <= first.token {
-                return Err(Failure::new(format!(
-                    "tokens fell: {first:?} then {second:?}"
-                )));
+                return Err(Failure::new(format!("tokens fell: {first:?} then {second:?}")));
             }
         }
         // The order above is that of the grants' arrival; this one that of real time.
         for later in &all {
             for earlier in &all {
                 if earlier.began < later.asked && earlier.token >= later.token {
-                    return Err(Failure::new(format!(
-                        "tokens fell: {earlier:?} then {later:?}"
-                    )));
+                    return Err(Failure::new(format!("tokens fell: {earlier:?} then {later:?}")));
                 }
             }
         }
@@ -102,17 +88,8 @@ mod tests {
     #[test]
     fn the_checker_knows_good_from_bad() {
         assert!(history(&[(1, 0, 1, 5), (2, 0, 6, 9), (3, 7, 9, 10)]).is_ok());
-        assert!(
-            history(&[(1, 0, 1, 5), (2, 0, 4, 9)]).is_err(),
-            "an overlap"
-        );
-        assert!(
-            history(&[(2, 0, 1, 5), (1, 0, 6, 9)]).is_err(),
-            "a falling token"
-        );
-        assert!(
-            history(&[(2, 0, 1, 5), (2, 6, 7, 9)]).is_err(),
-            "the same token twice"
-        );
+        assert!(history(&[(1, 0, 1, 5), (2, 0, 4, 9)]).is_err(), "an overlap");
+        assert!(history(&[(2, 0, 1, 5), (1, 0, 6, 9)]).is_err(), "a falling token");
+        assert!(history(&[(2, 0, 1, 5), (2, 6, 7, 9)]).is_err(), "the same token twice");
     }
 }

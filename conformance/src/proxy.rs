@@ -121,12 +121,7 @@ impl Proxy {
         let (rules, seen) = watch::channel(Rules::default());
         let shared = Arc::new(Shared::default());
         let task = tokio::spawn(relay::accept(listener, server, seen, Arc::clone(&shared)));
-        Ok(Self {
-            addr,
-            rules,
-            shared,
-            task: task.abort_handle(),
-        })
+        Ok(Self { addr, rules, shared, task: task.abort_handle() })
     }
 
     /// Where clients connect.
@@ -137,8 +132,7 @@ impl Proxy {
     /// Chooses what happens to the bytes of one direction from now on, including those that are
     /// on their way.
     pub fn set(&self, direction: Direction, mode: Mode) {
-        self.rules
-            .send_modify(|rules| rules.modes[direction as usize] = mode);
+        self.rules.send_modify(|rules| rules.modes[direction as usize] = mode);
     }
 
     /// [`set`](Self::set) for both directions.

@@ -80,9 +80,6 @@ mod tests {
         assert_eq!(Source::from_name("").unwrap(), Source::Auto);
         assert_eq!(Source::from_name("local").unwrap(), Source::Local);
         let error = Source::from_name("docker").unwrap_err().to_string();
-        assert!(
-            error.contains("docker") && error.contains("container"),
-            "{error}"
-        );
+        assert!(error.contains("docker") && error.contains("container"), "{error}");
     }
 }

@@ -30,10 +30,7 @@ impl Harness for Memory {
     }
 
     fn about(&self) -> String {
-        format!(
-            "memory {} (this process, paused clock)",
-            env!("CARGO_PKG_VERSION")
-        )
+        format!("memory {} (this process, paused clock)", env!("CARGO_PKG_VERSION"))
     }
 }
 

@@ -93,17 +93,11 @@ pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command,
                 .to_owned(),
         );
     }
-    Ok(Command::Run(Args {
-        processes,
-        json,
-        job,
-    }))
+    Ok(Command::Run(Args { processes, json, job }))
 }
 
 fn is_memory(url: &str) -> bool {
-    url.split(':')
-        .next()
-        .is_some_and(|scheme| scheme.eq_ignore_ascii_case("memory"))
+    url.split(':').next().is_some_and(|scheme| scheme.eq_ignore_ascii_case("memory"))
 }
 
 fn number(flag: &str, text: &str) -> Result<usize, String> {

@@ -17,10 +17,7 @@ pub(crate) struct Counted {
 
 impl Counted {
     pub(crate) fn new(inner: Arc<dyn LockBackend>) -> Self {
-        Self {
-            inner,
-            calls: Arc::default(),
-        }
+        Self { inner, calls: Arc::default() }
     }
 
     pub(crate) fn calls(&self) -> u64 {

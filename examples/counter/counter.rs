@@ -21,16 +21,12 @@ enum Place {
 impl Counter {
     /// A counter for the workers of this process.
     pub(crate) fn in_memory() -> Self {
-        Self {
-            place: Place::Memory(Arc::default()),
-        }
+        Self { place: Place::Memory(Arc::default()) }
     }
 
     /// A counter for the workers of all processes that know the file.
     pub(crate) fn in_file(path: PathBuf) -> Self {
-        Self {
-            place: Place::File(path),
-        }
+        Self { place: Place::File(path) }
     }
 
     /// Reads, lets others run, and writes.

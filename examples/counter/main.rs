@@ -69,9 +69,5 @@ async fn run(args: &Args) -> Result<ExitCode, Failure> {
         print!("{report}");
     }
     let kept = args.job.unprotected || report.lost() == 0;
-    Ok(if kept {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
+    Ok(if kept { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

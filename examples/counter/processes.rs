@@ -80,11 +80,7 @@ impl Process {
         let (Some(input), Some(output)) = (child.stdin.take(), child.stdout.take()) else {
             return Err("a process has no standard input and output".into());
         };
-        let mut process = Self {
-            child,
-            input,
-            output: BufReader::new(output).lines(),
-        };
+        let mut process = Self { child, input, output: BufReader::new(output).lines() };
         let job = json!({
             "workers": job.workers,
             "url": job.url,
@@ -165,18 +161,15 @@ fn from_json(report: &Value) -> Option<Outcome> {
     let waits = report["wait_ns"].as_array()?.iter();
     let tokens = &report["tokens"];
     let tokens = match tokens.as_array() {
-        Some(tokens) => Some(Tokens {
-            first: tokens.first()?.as_u64()?,
-            last: tokens.get(1)?.as_u64()?,
-        }),
+        Some(tokens) => {
+            Some(Tokens { first: tokens.first()?.as_u64()?, last: tokens.get(1)?.as_u64()? })
+        }
         None => None,
     };
     Some(Outcome {
         wall: Duration::ZERO,
         backend_calls: report["backend_calls"].as_u64()?,
-        waits: waits
-            .map(|ns| ns.as_u64().map(Duration::from_nanos))
-            .collect::<Option<_>>()?,
+        waits: waits.map(|ns| ns.as_u64().map(Duration::from_nanos)).collect::<Option<_>>()?,
         tokens,
     })
 }

@@ -52,10 +52,7 @@ impl Report {
     }
 
     pub(crate) fn json(&self) -> Value {
-        self.fields()
-            .into_iter()
-            .map(|(name, value)| (name.to_owned(), value))
-            .collect()
+        self.fields().into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
     }
 }
 
@@ -79,8 +76,5 @@ fn whole(number: u128) -> Value {
 /// The smallest value that `percent` of all are not above; zero of none.
 fn percentile(sorted: &[Duration], percent: usize) -> Duration {
     let rank = (sorted.len() * percent).div_ceil(100);
-    sorted
-        .get(rank.saturating_sub(1))
-        .copied()
-        .unwrap_or_default()
+    sorted.get(rank.saturating_sub(1)).copied().unwrap_or_default()
 }

@@ -59,11 +59,7 @@ pub(crate) async fn prepare(job: &Job, counter: Counter) -> Result<Ready, Failur
         let lock = locks.lock(&job.key)?;
         Some(Locked { store, locks, lock })
     };
-    Ok(Ready {
-        workers: job.workers,
-        counter,
-        locked,
-    })
+    Ok(Ready { workers: job.workers, counter, locked })
 }
 
 impl Ready {
@@ -87,10 +83,7 @@ impl Ready {
             match result.map_err(Failure::from).flatten() {
                 Ok(Some((wait, token))) => {
                     outcome.waits.push(wait);
-                    outcome.saw(Tokens {
-                        first: token,
-                        last: token,
-                    });
+                    outcome.saw(Tokens { first: token, last: token });
                 }
                 Ok(None) => {}
                 Err(error) => {

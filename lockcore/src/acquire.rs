@@ -35,20 +35,11 @@ pub(crate) async fn acquire(
     patience: Patience,
 ) -> Result<Option<LockGuard>, Error> {
     let Ok(runtime) = Handle::try_current() else {
-        return Err(Error::new(
-            ErrorKind::InvalidInput,
-            "a lock needs a tokio runtime to run in",
-        )
-        .with_key(key));
+        return Err(Error::new(ErrorKind::InvalidInput, "a lock needs a tokio runtime to run in")
+            .with_key(key));
     };
     let mut progress = Progress::default();
-    let work = Acquiring {
-        shared,
-        key,
-        runtime: &runtime,
-        patience,
-        progress: &mut progress,
-    };
+    let work = Acquiring { shared, key, runtime: &runtime, patience, progress: &mut progress };
     let outcome = match patience {
         Patience::For(limit) => {
             let end = Moment::now().after(limit);
@@ -78,14 +69,10 @@ impl Progress {
     fn out_of_time(&mut self) -> Error {
         match self.failure.take() {
             Some(failure) => failure.into(),
-            None if self.asking && !self.answered => Error::new(
-                ErrorKind::Ambiguous,
-                "the time limit ran out before the store answered",
-            ),
-            None => Error::new(
-                ErrorKind::Contended,
-                "the time limit ran out while others held it",
-            ),
+            None if self.asking && !self.answered => {
+                Error::new(ErrorKind::Ambiguous, "the time limit ran out before the store answered")
+            }
+            None => Error::new(ErrorKind::Contended, "the time limit ran out while others held it"),
         }
     }
 }
@@ -203,12 +190,7 @@ struct Outage {
 
 impl Outage {
     fn new(retry_for: Duration) -> Self {
-        Self {
-            retry_for,
-            last_good: Moment::now(),
-            asked_again: false,
-            backoff: Backoff::new(),
-        }
+        Self { retry_for, last_good: Moment::now(), asked_again: false, backoff: Backoff::new() }
     }
 
     fn over(&mut self) {
@@ -286,10 +268,7 @@ fn nap(shared: &Shared, contention: Contention) -> Duration {
         // A little more, so that it has ended for sure and not everybody comes at once.
         Some(left) => {
             let soon = Duration::from_millis(1);
-            between(
-                left.max(soon),
-                left.saturating_add(Duration::from_millis(10)),
-            )
+            between(left.max(soon), left.saturating_add(Duration::from_millis(10)))
         }
         None => floor,
     };

@@ -99,10 +99,7 @@ impl Attempt {
 
     /// Goes on as another holder. Must hold nothing.
     pub(crate) fn respawn(&mut self, claim: Claim) {
-        debug_assert!(
-            self.may_hold.is_none(),
-            "a holder that may hold was given up"
-        );
+        debug_assert!(self.may_hold.is_none(), "a holder that may hold was given up");
         self.claim = claim;
     }
 
@@ -165,8 +162,6 @@ pub(crate) async fn bounded<T>(
 ) -> Result<T, BackendError> {
     match tokio::time::timeout(limit, call).await {
         Ok(answer) => answer,
-        Err(_) => Err(BackendError::ambiguous(format!(
-            "no answer within {limit:?}"
-        ))),
+        Err(_) => Err(BackendError::ambiguous(format!("no answer within {limit:?}"))),
     }
 }

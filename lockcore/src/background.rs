@@ -14,9 +14,7 @@ pub(crate) struct Background {
 
 impl Background {
     pub(crate) fn new() -> Self {
-        Self {
-            under_way: watch::Sender::new(0),
-        }
+        Self { under_way: watch::Sender::new(0) }
     }
 
     /// Runs `work` on the runtime of `handle`, counted from now on. It never panics: on a
@@ -39,11 +37,7 @@ impl Background {
     /// Resolves when nothing is under way.
     pub(crate) async fn drained(&self) {
         // The sender lives as long as `self`: the wait can only end well.
-        let _ = self
-            .under_way
-            .subscribe()
-            .wait_for(|count| *count == 0)
-            .await;
+        let _ = self.under_way.subscribe().wait_for(|count| *count == 0).await;
     }
 }
 

@@ -42,13 +42,7 @@ impl Claim {
     /// A claim without a token floor and without a label.
     #[must_use]
     pub fn new(key: LockKey, holder: HolderId, ttl: Duration) -> Self {
-        Self {
-            key,
-            holder,
-            ttl,
-            min_token: 0,
-            label: String::new(),
-        }
+        Self { key, holder, ttl, min_token: 0, label: String::new() }
     }
 
     /// Demands a token of at least `min_token`.
@@ -83,11 +77,7 @@ impl Lease {
     /// A lease of a store whose memory is not known.
     #[must_use]
     pub fn new(token: u64, ttl: Duration) -> Self {
-        Self {
-            token,
-            ttl,
-            memory: None,
-        }
+        Self { token, ttl, memory: None }
     }
 
     /// Says how long the store has surely forgotten nothing.
@@ -162,13 +152,7 @@ impl LeaseInfo {
         remaining: Duration,
         label: impl Into<String>,
     ) -> Self {
-        Self {
-            key,
-            holder,
-            token,
-            remaining,
-            label: label.into(),
-        }
+        Self { key, holder, token, remaining, label: label.into() }
     }
 }
 
@@ -190,12 +174,7 @@ impl Limits {
     /// Limits on the ttl; no expiry lag, and [`MAX_TOKEN`] as the largest token floor.
     #[must_use]
     pub const fn new(min_ttl: Duration, max_ttl: Duration) -> Self {
-        Self {
-            min_ttl,
-            max_ttl,
-            expiry_lag: Duration::ZERO,
-            max_token: MAX_TOKEN,
-        }
+        Self { min_ttl, max_ttl, expiry_lag: Duration::ZERO, max_token: MAX_TOKEN }
     }
 
     /// Says how long after its end a lease may still stand in the store.
@@ -208,11 +187,7 @@ impl Limits {
     /// Lowers the largest token floor; it is never above [`MAX_TOKEN`].
     #[must_use]
     pub const fn with_max_token(mut self, max_token: u64) -> Self {
-        self.max_token = if max_token < MAX_TOKEN {
-            max_token
-        } else {
-            MAX_TOKEN
-        };
+        self.max_token = if max_token < MAX_TOKEN { max_token } else { MAX_TOKEN };
         self
     }
 
@@ -312,11 +287,7 @@ impl ReleaseSignal {
             for signal in &mut signals {
                 ready |= signal.0.as_mut().poll(cx).is_ready();
             }
-            if ready {
-                Poll::Ready(())
-            } else {
-                Poll::Pending
-            }
+            if ready { Poll::Ready(()) } else { Poll::Pending }
         }))
     }
 }
@@ -340,11 +311,7 @@ mod tests {
     use super::*;
 
     fn claim(ttl: Duration) -> Claim {
-        Claim::new(
-            LockKey::new("k").expect("valid"),
-            HolderId::from_u128(1),
-            ttl,
-        )
+        Claim::new(LockKey::new("k").expect("valid"), HolderId::from_u128(1), ttl)
     }
 
     #[test]
@@ -355,20 +322,9 @@ mod tests {
         for ttl in [Duration::ZERO, Duration::from_millis(9), Duration::MAX] {
             assert!(limits.check(&claim(ttl)).is_err(), "{ttl:?}");
         }
-        assert_eq!(
-            limits.check(&good.clone().with_min_token(MAX_TOKEN)),
-            Ok(())
-        );
-        assert!(
-            limits
-                .check(&good.clone().with_min_token(MAX_TOKEN + 1))
-                .is_err()
-        );
-        assert!(
-            limits
-                .check(&good.clone().with_label("x".repeat(257)))
-                .is_err()
-        );
+        assert_eq!(limits.check(&good.clone().with_min_token(MAX_TOKEN)), Ok(()));
+        assert!(limits.check(&good.clone().with_min_token(MAX_TOKEN + 1)).is_err());
+        assert!(limits.check(&good.clone().with_label("x".repeat(257))).is_err());
         assert!(limits.check(&good.with_label("a\0b")).is_err());
         assert_eq!(limits.with_max_token(u64::MAX).max_token, MAX_TOKEN);
     }

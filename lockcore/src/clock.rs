@@ -79,9 +79,7 @@ mod suspend {
         // passed in between: the largest one seen is the best.
         let difference = boot.saturating_sub(nanos(ClockId::Monotonic));
         let since_first = difference.saturating_sub(*FIRST.get_or_init(|| difference));
-        let largest = LARGEST
-            .fetch_max(since_first, Ordering::Relaxed)
-            .max(since_first);
+        let largest = LARGEST.fetch_max(since_first, Ordering::Relaxed).max(since_first);
         #[cfg(test)]
         let largest = largest + tests::INJECTED.get();
         Duration::from_nanos(largest)
@@ -89,9 +87,7 @@ mod suspend {
 
     fn nanos(clock: ClockId) -> u64 {
         let time = clock_gettime(clock);
-        u64::try_from(time.tv_sec)
-            .unwrap_or(0)
-            .saturating_mul(1_000_000_000)
+        u64::try_from(time.tv_sec).unwrap_or(0).saturating_mul(1_000_000_000)
             + u64::try_from(time.tv_nsec).unwrap_or(0)
     }
 

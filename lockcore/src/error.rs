@@ -21,9 +21,7 @@ impl InvalidInput {
     /// Says what is wrong, and what would be right.
     #[must_use]
     pub fn new(message: impl Into<String>) -> Self {
-        Self {
-            message: message.into(),
-        }
+        Self { message: message.into() }
     }
 }
 
@@ -115,12 +113,7 @@ impl Error {
     /// An error of `kind`; `message` in lower case and without what the source says.
     #[must_use]
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Self {
-            kind,
-            message: message.into(),
-            key: None,
-            source: None,
-        }
+        Self { kind, message: message.into(), key: None, source: None }
     }
 
     /// Adds what caused it.
@@ -175,9 +168,7 @@ impl fmt::Debug for Error {
 
 impl StdError for Error {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
-        self.source
-            .as_deref()
-            .map(|source| source as &(dyn StdError + 'static))
+        self.source.as_deref().map(|source| source as &(dyn StdError + 'static))
     }
 }
 
@@ -218,19 +209,14 @@ mod tests {
             error.to_string(),
             "the store is unavailable (key=`orders/42`): connection refused"
         );
-        assert_eq!(
-            error.source().map(ToString::to_string).as_deref(),
-            Some("connection refused")
-        );
+        assert_eq!(error.source().map(ToString::to_string).as_deref(), Some("connection refused"));
     }
 
     #[test]
     fn the_driver_error_can_be_downcast() {
         let io = std::io::Error::other("reset");
         let error = Error::from(BackendError::ambiguous(io));
-        let source = error
-            .source()
-            .and_then(|source| source.downcast_ref::<std::io::Error>());
+        let source = error.source().and_then(|source| source.downcast_ref::<std::io::Error>());
         assert!(source.is_some());
     }
 }

@@ -48,9 +48,7 @@ impl<T> FenceRegister<T> {
     /// A register that has seen no token yet.
     #[must_use]
     pub const fn new(value: T) -> Self {
-        Self {
-            inner: Mutex::new(Fenced { token: 0, value }),
-        }
+        Self { inner: Mutex::new(Fenced { token: 0, value }) }
     }
 
     /// Writes `value` for the holder of `token`.
@@ -92,10 +90,7 @@ impl<T> FenceRegister<T> {
     fn admit(&self, offered: u64) -> Result<MutexGuard<'_, Fenced<T>>, StaleToken> {
         let mut inner = self.lock();
         if offered < inner.token {
-            return Err(StaleToken {
-                offered,
-                seen: inner.token,
-            });
+            return Err(StaleToken { offered, seen: inner.token });
         }
         inner.token = offered;
         Ok(inner)
@@ -126,10 +121,7 @@ mod tests {
     fn a_smaller_token_neither_reads_nor_writes() {
         let register = FenceRegister::new("old");
         register.write(5, "five").expect("first");
-        let stale = StaleToken {
-            offered: 4,
-            seen: 5,
-        };
+        let stale = StaleToken { offered: 4, seen: 5 };
         assert_eq!(register.write(4, "four"), Err(stale));
         assert_eq!(register.read(4), Err(stale));
         assert_eq!(register.update(4, |_| unreachable!()), Err::<(), _>(stale));

@@ -43,11 +43,7 @@ impl LockGuard {
     pub(crate) fn new(held: Held, runtime: &Handle) -> Self {
         let held = Arc::new(held);
         let keeper = runtime.spawn(held.clone().keep());
-        Self {
-            held,
-            runtime: runtime.clone(),
-            keeper: Some(keeper),
-        }
+        Self { held, runtime: runtime.clone(), keeper: Some(keeper) }
     }
 
     /// The key that is locked.
@@ -87,11 +83,7 @@ impl LockGuard {
     #[must_use]
     pub fn remaining(&self) -> Duration {
         let belief = self.held.belief();
-        if belief.lost().is_some() {
-            Duration::ZERO
-        } else {
-            belief.deadline.remaining()
-        }
+        if belief.lost().is_some() { Duration::ZERO } else { belief.deadline.remaining() }
     }
 
     /// Resolves when the lock can no longer be believed to be held, at the latest at its
@@ -183,17 +175,13 @@ impl LockGuard {
         };
         let shared = self.held.shared.clone();
         let work = shared.background.spawn(&self.runtime, job.run());
-        let limit = shared
-            .settings
-            .retry_for
-            .max(shared.settings.request_timeout);
+        let limit = shared.settings.retry_for.max(shared.settings.request_timeout);
         let outcome = match tokio::time::timeout(limit, work).await {
             Ok(Ok(outcome)) => outcome,
-            Ok(Err(stopped)) => Err(Error::new(
-                ErrorKind::Ambiguous,
-                "the release did not run to its end",
-            )
-            .with_source(stopped)),
+            Ok(Err(stopped)) => {
+                Err(Error::new(ErrorKind::Ambiguous, "the release did not run to its end")
+                    .with_source(stopped))
+            }
             Err(_) => Err(Error::new(
                 ErrorKind::Ambiguous,
                 format!("the store did not confirm the release within {limit:?}"),
@@ -223,16 +211,13 @@ impl Drop for LockGuard {
     fn drop(&mut self) {
         let Some(job) = self.part() else { return };
         let key = self.key().clone();
-        self.held
-            .shared
-            .background
-            .spawn(&self.runtime, async move {
-                if let Err(error) = job.run().await
-                    && error.kind() != ErrorKind::Lost
-                {
-                    tracing::warn!(lock.key = %key, %error, "a dropped lock was not released");
-                }
-            });
+        self.held.shared.background.spawn(&self.runtime, async move {
+            if let Err(error) = job.run().await
+                && error.kind() != ErrorKind::Lost
+            {
+                tracing::warn!(lock.key = %key, %error, "a dropped lock was not released");
+            }
+        });
     }
 }
 

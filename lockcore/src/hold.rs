@@ -57,11 +57,7 @@ impl Belief {
             return self.lost;
         }
         let at_hold_end = self.hold_end.is_some_and(|end| end <= self.deadline);
-        Some(if at_hold_end {
-            LostReason::MaxHold
-        } else {
-            LostReason::Expired
-        })
+        Some(if at_hold_end { LostReason::MaxHold } else { LostReason::Expired })
     }
 
     fn believe(&mut self, started: Moment, lease: Lease) {
@@ -90,12 +86,7 @@ impl Held {
     ) -> Self {
         let (claim, turn) = attempt.into_claim();
         let hold_end = shared.settings.max_hold.map(|max| Moment::now().after(max));
-        let mut belief = Belief {
-            deadline: started,
-            token: lease.token,
-            lost: None,
-            hold_end,
-        };
+        let mut belief = Belief { deadline: started, token: lease.token, lost: None, hold_end };
         belief.believe(started, lease);
         tracing::debug!(
             lock.key = %claim.key, lock.holder = %claim.holder, lock.token = lease.token, "acquired"
@@ -134,10 +125,7 @@ impl Held {
     }
 
     pub(crate) fn take_turn(&self) -> Option<Turn> {
-        self.turn
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take()
+        self.turn.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     /// Moves the deadline after a renewal that began at `started`; `false` if it came too late.
@@ -193,11 +181,7 @@ impl Held {
 
     async fn renew(&self, belief: Belief) -> Result<Renew, BackendError> {
         // A hung store must not delay the loss.
-        let limit = self
-            .shared
-            .settings
-            .request_timeout
-            .min(belief.deadline.remaining());
+        let limit = self.shared.settings.request_timeout.min(belief.deadline.remaining());
         // A backend made of several stores repairs one that has missed the token.
         let claim = self.claim.clone().with_min_token(belief.token);
         bounded(limit, self.shared.backend.renew(&claim)).await

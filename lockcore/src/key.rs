@@ -138,13 +138,9 @@ impl FromStr for HolderId {
 
     fn from_str(text: &str) -> Result<Self, InvalidInput> {
         let valid = text.len() == 32
-            && text
-                .bytes()
-                .all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
+            && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
         if !valid {
-            return Err(InvalidInput::new(
-                "a holder is 32 lower-case hexadecimal digits",
-            ));
+            return Err(InvalidInput::new("a holder is 32 lower-case hexadecimal digits"));
         }
         u128::from_str_radix(text, 16)
             .map(Self)
@@ -180,13 +176,8 @@ mod tests {
         let holder = HolderId::from_u128(7);
         assert_eq!(holder.to_string(), "00000000000000000000000000000007");
         assert_eq!(holder.to_string().parse(), Ok(holder));
-        for wrong in [
-            "",
-            "7",
-            "0000000000000000000000000000000G",
-            &"+".repeat(32),
-            &"A".repeat(32),
-        ] {
+        for wrong in ["", "7", "0000000000000000000000000000000G", &"+".repeat(32), &"A".repeat(32)]
+        {
             assert!(wrong.parse::<HolderId>().is_err(), "{wrong}");
         }
     }

@@ -67,22 +67,12 @@ impl LockManager {
 
     /// Chooses the settings.
     pub fn builder(backend: impl LockBackend) -> ManagerBuilder {
-        ManagerBuilder {
-            backend: Arc::new(backend),
-            wishes: Wishes::default(),
-        }
+        ManagerBuilder { backend: Arc::new(backend), wishes: Wishes::default() }
     }
 
     fn with(backend: Arc<dyn LockBackend>, settings: Settings) -> Self {
         let (queue, background) = (Queue::new(), Background::new());
-        Self {
-            shared: Arc::new(Shared {
-                backend,
-                settings,
-                queue,
-                background,
-            }),
-        }
+        Self { shared: Arc::new(Shared { backend, settings, queue, background }) }
     }
 
     /// The lock of this key: cheap, no I/O.
@@ -91,10 +81,7 @@ impl LockManager {
     ///
     /// [`ErrorKind::InvalidInput`] when the key is not 1 to 512 bytes of UTF-8 without NUL.
     pub fn lock(&self, key: impl AsRef<str>) -> Result<Lock, Error> {
-        Ok(Lock {
-            shared: self.shared.clone(),
-            key: LockKey::new(key)?,
-        })
+        Ok(Lock { shared: self.shared.clone(), key: LockKey::new(key)? })
     }
 
     /// Who holds a key now, as the store sees it; `None` if nobody does. A look, no promise: it
@@ -107,9 +94,7 @@ impl LockManager {
     pub async fn inspect(&self, key: impl AsRef<str>) -> Result<Option<LeaseInfo>, Error> {
         let key = LockKey::new(key)?;
         let call = self.shared.backend.inspect(&key);
-        bounded(self.shared.settings.request_timeout, call)
-            .await
-            .map_err(|e| read(e.into()))
+        bounded(self.shared.settings.request_timeout, call).await.map_err(|e| read(e.into()))
     }
 
     /// Who holds the keys that start with `prefix`: the first `limit` of those greater than
@@ -125,11 +110,7 @@ impl LockManager {
         limit: usize,
     ) -> Result<Vec<LeaseInfo>, Error> {
         // Bounded by the caller: how long it takes depends on how much there is.
-        self.shared
-            .backend
-            .list(prefix, after, limit)
-            .await
-            .map_err(|e| read(e.into()))
+        self.shared.backend.list(prefix, after, limit).await.map_err(|e| read(e.into()))
     }
 
     /// Waits until what goes on in the background has ended: releases of dropped guards, and the
@@ -319,8 +300,6 @@ impl Lock {
 
 impl fmt::Debug for Lock {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Lock")
-            .field("key", &self.key)
-            .finish_non_exhaustive()
+        f.debug_struct("Lock").field("key", &self.key).finish_non_exhaustive()
     }
 }

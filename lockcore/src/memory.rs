@@ -50,20 +50,15 @@ impl MemoryBackend {
     /// A new, empty store.
     #[must_use]
     pub fn new() -> Self {
-        Self {
-            store: Arc::new(Mutex::new(Store::new())),
-        }
+        Self { store: Arc::new(Mutex::new(Store::new())) }
     }
 
     /// Forgets everything, as a store that lost its data does: a fault for tests.
     pub fn wipe(&self) {
         let mut store = self.store();
-        // Nobody is told: the data of a store does not vanish with a message.
-        let watchers = std::mem::take(&mut store.watchers);
-        *store = Store {
-            watchers,
-            ..Store::new()
-        };
+        // The clock is not data. Nor is anybody told: data does not vanish with a message.
+        let (clock, watchers) = (store.clock, std::mem::take(&mut store.watchers));
+        *store = Store { clock, watchers, ..Store::new() };
     }
 
     fn store(&self) -> MutexGuard<'_, Store> {
@@ -85,16 +80,28 @@ impl fmt::Debug for MemoryBackend {
 }
 
 struct Store {
+    clock: Clock,
     id: u128,
     born: Instant,
-    /// What the wall clock said at `born`; from there on time passes as tokio's clock does.
-    born_us: u64,
     leases: BTreeMap<LockKey, Held>,
     /// The last token of each key.
     tokens: BTreeMap<LockKey, Counter>,
     watchers: BTreeMap<LockKey, Vec<oneshot::Sender<()>>>,
     /// Sweep away old counters when there are this many.
     sweep_at: usize,
+}
+
+/// The wall clock when the store began; from there on time passes as tokio's clock does.
+#[derive(Clone, Copy)]
+struct Clock {
+    began: Instant,
+    began_us: u64,
+}
+
+impl Clock {
+    fn us(self, now: Instant) -> u64 {
+        self.began_us.saturating_add(micros(now.duration_since(self.began)))
+    }
 }
 
 #[derive(Clone)]
@@ -113,13 +120,12 @@ struct Counter {
 
 impl Store {
     fn new() -> Self {
-        let wall = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default();
+        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let now = Instant::now();
         Self {
+            clock: Clock { began: now, began_us: micros(wall) },
             id: HolderId::random().as_u128(),
-            born: Instant::now(),
-            born_us: micros(wall),
+            born: now,
             leases: BTreeMap::new(),
             tokens: BTreeMap::new(),
             watchers: BTreeMap::new(),
@@ -137,13 +143,7 @@ impl Store {
 
     /// The lease that stands on the claim's key now, if it is the claim's holder's.
     fn mine(&mut self, claim: &Claim, now: Instant) -> Option<&mut Held> {
-        self.standing(&claim.key, now)
-            .filter(|held| held.holder == claim.holder)
-    }
-
-    fn now_us(&self, now: Instant) -> u64 {
-        self.born_us
-            .saturating_add(micros(now.duration_since(self.born)))
+        self.standing(&claim.key, now).filter(|held| held.holder == claim.holder)
     }
 
     fn acquire(&mut self, claim: &Claim) -> Acquire {
@@ -157,22 +157,13 @@ impl Store {
             held.ends = held.ends.max(ends);
             return Acquire::Acquired(Lease::new(held.token, claim.ttl).with_memory(memory));
         }
-        let last = self
-            .tokens
-            .get(&claim.key)
-            .map_or(0, |counter| counter.token);
-        let token = (last + 1).max(self.now_us(now)).max(claim.min_token);
+        let last = self.tokens.get(&claim.key).map_or(0, |counter| counter.token);
+        let token = (last + 1).max(self.clock.us(now)).max(claim.min_token);
         self.sweep(now);
-        self.tokens
-            .insert(claim.key.clone(), Counter { token, used: now });
+        self.tokens.insert(claim.key.clone(), Counter { token, used: now });
         self.leases.insert(
             claim.key.clone(),
-            Held {
-                holder: claim.holder,
-                token,
-                ends,
-                label: claim.label.clone(),
-            },
+            Held { holder: claim.holder, token, ends, label: claim.label.clone() },
         );
         Acquire::Acquired(Lease::new(token, claim.ttl).with_memory(memory))
     }
@@ -185,8 +176,7 @@ impl Store {
         held.ends = held.ends.max(now + claim.ttl);
         held.token = held.token.max(claim.min_token);
         let token = held.token;
-        self.tokens
-            .insert(claim.key.clone(), Counter { token, used: now });
+        self.tokens.insert(claim.key.clone(), Counter { token, used: now });
         Renew::Renewed(Lease::new(token, claim.ttl))
     }
 
@@ -216,13 +206,7 @@ impl Store {
     fn info(&self, key: &LockKey, now: Instant) -> Option<LeaseInfo> {
         let held = self.leases.get(key).filter(|held| held.ends > now)?;
         let remaining = held.ends - now;
-        Some(LeaseInfo::new(
-            key.clone(),
-            held.holder,
-            held.token,
-            remaining,
-            held.label.clone(),
-        ))
+        Some(LeaseInfo::new(key.clone(), held.holder, held.token, remaining, held.label.clone()))
     }
 
     fn list(&self, prefix: &str, after: Option<&LockKey>, limit: usize) -> Vec<LeaseInfo> {
@@ -242,7 +226,7 @@ impl Store {
         if self.tokens.len() < self.sweep_at {
             return;
         }
-        let now_us = self.now_us(now);
+        let now_us = self.clock.us(now);
         self.leases.retain(|_, held| held.ends > now);
         let leases = &self.leases;
         self.tokens.retain(|key, counter| {
@@ -314,15 +298,10 @@ mod tests {
     async fn old_counters_are_swept_and_tokens_still_rise() {
         let store = MemoryBackend::new();
         let first = claim("first");
-        let Ok(Acquire::Acquired(before)) = store.acquire(&first).await else {
-            panic!("free")
-        };
+        let Ok(Acquire::Acquired(before)) = store.acquire(&first).await else { panic!("free") };
         tokio::time::advance(RETENTION + Duration::from_secs(2)).await;
         for n in 0..1030 {
-            store
-                .acquire(&claim(&format!("k{n}")))
-                .await
-                .expect("memory");
+            store.acquire(&claim(&format!("k{n}"))).await.expect("memory");
         }
         assert!(!store.store().tokens.contains_key(&first.key));
         let Ok(Acquire::Acquired(after)) = store.acquire(&claim("first")).await else {
@@ -338,15 +317,33 @@ mod tests {
         store.acquire(&raised).await.expect("memory");
         tokio::time::advance(RETENTION * 30).await;
         for n in 0..1030 {
-            store
-                .acquire(&claim(&format!("k{n}")))
-                .await
-                .expect("memory");
+            store.acquire(&claim(&format!("k{n}"))).await.expect("memory");
         }
         let Ok(Acquire::Acquired(after)) = store.acquire(&claim("raised")).await else {
             panic!("expired")
         };
         assert_eq!(after.token, MAX + 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_wipe_takes_the_data_and_leaves_the_clock() {
+        let store = MemoryBackend::new();
+        tokio::time::advance(Duration::from_secs(3600)).await;
+        let Ok(Acquire::Acquired(before)) = store.acquire(&claim("k")).await else {
+            panic!("free")
+        };
+        store.wipe();
+        let Ok(Acquire::Acquired(after)) = store.acquire(&claim("k")).await else {
+            panic!("wiped")
+        };
+        // The paused clock has not moved, and a store without data cannot do better.
+        assert_eq!(after.token, before.token);
+        tokio::time::advance(Duration::from_millis(1)).await;
+        store.wipe();
+        let Ok(Acquire::Acquired(later)) = store.acquire(&claim("k")).await else {
+            panic!("wiped")
+        };
+        assert_eq!(later.token, before.token + 1000);
     }
 
     const MAX: u64 = crate::claim::MAX_TOKEN;

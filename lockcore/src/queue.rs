@@ -52,36 +52,23 @@ struct Burst {
 
 impl Default for Burst {
     fn default() -> Self {
-        Self {
-            span: None,
-            longest: SHORT_BURST,
-            round_trip: Duration::ZERO,
-        }
+        Self { span: None, longest: SHORT_BURST, round_trip: Duration::ZERO }
     }
 }
 
 impl Queue {
     pub(crate) fn new() -> Self {
-        Self {
-            lines: Mutex::new(Lines {
-                by_key: HashMap::new(),
-                sweep_at: SWEEP_AT,
-            }),
-        }
+        Self { lines: Mutex::new(Lines { by_key: HashMap::new(), sweep_at: SWEEP_AT }) }
     }
 
     /// Waits for the turn of this caller. Cancel safe: dropped, it leaves the queue.
     pub(crate) async fn enter(&self, key: &LockKey) -> Turn {
-        Turn {
-            burst: self.line(key).lock_owned().await,
-        }
+        Turn { burst: self.line(key).lock_owned().await }
     }
 
     /// Takes the turn if nobody has it or waits for it.
     pub(crate) fn try_enter(&self, key: &LockKey) -> Option<Turn> {
-        Some(Turn {
-            burst: self.line(key).try_lock_owned().ok()?,
-        })
+        Some(Turn { burst: self.line(key).try_lock_owned().ok()? })
     }
 
     fn line(&self, key: &LockKey) -> Line {
@@ -128,10 +115,7 @@ impl Turn {
     pub(crate) fn answered(&mut self, round_trip: Duration, contended: bool) {
         self.burst.round_trip = round_trip;
         if contended {
-            *self.burst = Burst {
-                round_trip,
-                ..Burst::default()
-            };
+            *self.burst = Burst { round_trip, ..Burst::default() };
         }
     }
 }
@@ -172,10 +156,7 @@ mod tests {
         for task in tasks {
             task.await.expect("no panic");
         }
-        assert_eq!(
-            *order.lock().expect("unpoisoned"),
-            (0..10).collect::<Vec<_>>()
-        );
+        assert_eq!(*order.lock().expect("unpoisoned"), (0..10).collect::<Vec<_>>());
         assert!(queue.try_enter(&key(0)).is_some());
     }
 

@@ -40,9 +40,7 @@ impl Settings {
     /// The wishes, with defaults for what was not wished. Only the default ttl bends to the
     /// store; what was asked for is taken or refused, by [`check`](Self::check).
     pub(crate) fn from_wishes(wishes: Wishes, limits: &Limits) -> Self {
-        let ttl = wishes
-            .ttl
-            .unwrap_or_else(|| DEFAULT_TTL.max(limits.min_ttl).min(limits.max_ttl));
+        let ttl = wishes.ttl.unwrap_or_else(|| DEFAULT_TTL.max(limits.min_ttl).min(limits.max_ttl));
         let renew_every = wishes.renew_every.unwrap_or(ttl / 3);
         Self {
             ttl,
@@ -60,10 +58,9 @@ impl Settings {
     pub(crate) fn check(&self, limits: &Limits) -> Result<(), InvalidInput> {
         limits.check_ttl(self.ttl)?;
         let useful = useful(self.ttl);
-        for (name, duration) in [
-            ("renew_every", self.renew_every),
-            ("request_timeout", Some(self.request_timeout)),
-        ] {
+        for (name, duration) in
+            [("renew_every", self.renew_every), ("request_timeout", Some(self.request_timeout))]
+        {
             if duration.is_some_and(|duration| duration < TICK || duration >= useful) {
                 return Err(InvalidInput::new(format!(
                     "{name} must be {TICK:?} or more, and less than the {useful:?} that a ttl of \
@@ -73,9 +70,7 @@ impl Settings {
             }
         }
         if self.poll_floor < TICK {
-            return Err(InvalidInput::new(format!(
-                "poll_floor must be {TICK:?} or more"
-            )));
+            return Err(InvalidInput::new(format!("poll_floor must be {TICK:?} or more")));
         }
         if self.max_hold.is_some_and(|max| max.is_zero()) {
             return Err(InvalidInput::new("max_hold must be more than zero"));
@@ -106,10 +101,7 @@ fn default_label() -> String {
 
 #[cfg(unix)]
 fn hostname() -> String {
-    rustix::system::uname()
-        .nodename()
-        .to_string_lossy()
-        .into_owned()
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 
 #[cfg(not(unix))]
@@ -145,11 +137,7 @@ mod tests {
         assert_eq!(settings.poll_floor, Duration::from_secs(1));
         assert_eq!(settings.retry_for, Duration::from_secs(10));
         assert_eq!(settings.max_hold, None);
-        assert!(
-            settings
-                .label
-                .ends_with(&format!(":{}", std::process::id()))
-        );
+        assert!(settings.label.ends_with(&format!(":{}", std::process::id())));
         let short = with(|wishes| wishes.ttl = Some(Duration::from_secs(6))).expect("valid");
         assert_eq!(short.request_timeout, Duration::from_secs(1));
     }
@@ -159,10 +147,7 @@ mod tests {
         let limits = Limits::new(Duration::from_secs(40), Duration::from_secs(50));
         let settings = checked(Wishes::default(), &limits).expect("defaults");
         assert_eq!(settings.ttl, Duration::from_secs(40));
-        let wish = Wishes {
-            ttl: Some(DEFAULT_TTL),
-            ..Wishes::default()
-        };
+        let wish = Wishes { ttl: Some(DEFAULT_TTL), ..Wishes::default() };
         assert!(checked(wish, &limits).is_err());
     }
 
@@ -172,14 +157,8 @@ mod tests {
             assert!(with(|wishes| wishes.ttl = Some(ttl)).is_err(), "{ttl:?}");
         }
         for wrong in [Duration::ZERO, Duration::from_secs(30), Duration::MAX] {
-            assert!(
-                with(|wishes| wishes.renew_every = Some(wrong)).is_err(),
-                "{wrong:?}"
-            );
-            assert!(
-                with(|wishes| wishes.request_timeout = Some(wrong)).is_err(),
-                "{wrong:?}"
-            );
+            assert!(with(|wishes| wishes.renew_every = Some(wrong)).is_err(), "{wrong:?}");
+            assert!(with(|wishes| wishes.request_timeout = Some(wrong)).is_err(), "{wrong:?}");
         }
         assert!(with(|wishes| wishes.poll_floor = Some(Duration::ZERO)).is_err());
         assert!(with(|wishes| wishes.max_hold = Some(Duration::ZERO)).is_err());
@@ -192,10 +171,7 @@ mod tests {
 
     #[test]
     fn a_lease_is_believed_in_for_less_than_its_ttl() {
-        assert_eq!(
-            useful(Duration::from_secs(10)),
-            Duration::from_millis(9_898)
-        );
+        assert_eq!(useful(Duration::from_secs(10)), Duration::from_millis(9_898));
         assert_eq!(useful(Duration::from_millis(1)), Duration::ZERO);
     }
 }

@@ -51,20 +51,12 @@ pub(crate) fn unpack(packages: &[&str], folder: &Path) -> Result<(PathBuf, Strin
     // files through them.
     files.sort_by_key(|file| !is_of(file, "base-files"));
     for file in &files {
-        run(Command::new("dpkg-deb")
-            .arg("--extract")
-            .arg(file)
-            .arg(&root))?;
+        run(Command::new("dpkg-deb").arg("--extract").arg(file).arg(&root))?;
     }
     let last = packages.last().ok_or("no packages")?;
     let last = files.iter().find(|file| is_of(file, last));
     let last = last.ok_or("the package is not among those downloaded")?;
-    let version = output(
-        Command::new("dpkg-deb")
-            .arg("--field")
-            .arg(last)
-            .arg("Version"),
-    )?;
+    let version = output(Command::new("dpkg-deb").arg("--field").arg(last).arg("Version"))?;
     Ok((root, upstream(version.trim()).to_owned()))
 }
 
@@ -75,9 +67,7 @@ pub(crate) fn release() -> Result<String> {
         .lines()
         .find_map(|line| line.strip_prefix("VERSION_CODENAME="))
         .map(|name| name.trim_matches('"').to_owned());
-    Ok(name
-        .filter(|name| !name.is_empty())
-        .unwrap_or_else(|| "debian".to_owned()))
+    Ok(name.filter(|name| !name.is_empty()).unwrap_or_else(|| "debian".to_owned()))
 }
 
 fn download(packages: &[&str], folder: &Path, archives: &Path) -> Result<()> {
@@ -119,11 +109,7 @@ fn apt_get() -> Command {
 }
 
 fn run(command: &mut Command) -> Result<()> {
-    if succeeds(command)? {
-        Ok(())
-    } else {
-        Err(format!("failed: {}", shown(command)).into())
-    }
+    if succeeds(command)? { Ok(()) } else { Err(format!("failed: {}", shown(command)).into()) }
 }
 
 /// Whether apt knows of any packages.
@@ -131,9 +117,7 @@ fn has_lists(folder: &Path) -> bool {
     let Ok(files) = fs::read_dir(folder) else {
         return false;
     };
-    files
-        .flatten()
-        .any(|file| file.file_name().to_string_lossy().contains("_Packages"))
+    files.flatten().any(|file| file.file_name().to_string_lossy().contains("_Packages"))
 }
 
 fn is_package(path: &Path) -> bool {

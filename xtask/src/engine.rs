@@ -50,8 +50,7 @@ impl Engine {
 
     /// Whether an image is present.
     pub(crate) fn has_image(&self, image: &str) -> bool {
-        self.ask("GET", &format!("/images/{image}/json"), None, WORK_LIMIT)
-            .is_ok()
+        self.ask("GET", &format!("/images/{image}/json"), None, WORK_LIMIT).is_ok()
     }
 
     /// The tags of the images with this name and label that are present.
@@ -59,9 +58,8 @@ impl Engine {
         let filters = format!(r#"{{"reference":["{name}"],"label":["{label}"]}}"#);
         let path = format!("/images/json?filters={}", escaped(&filters));
         let images = self.list(&path)?;
-        let tags = images
-            .iter()
-            .flat_map(|image| image.get("RepoTags").map_or(&[][..], Value::items));
+        let tags =
+            images.iter().flat_map(|image| image.get("RepoTags").map_or(&[][..], Value::items));
         Ok(tags.filter_map(Value::text).map(str::to_owned).collect())
     }
 
@@ -94,9 +92,7 @@ impl Engine {
     pub(crate) fn remove_containers(&self, label: &str) -> Result<usize> {
         let filters = escaped(&format!(r#"{{"label":["{label}"]}}"#));
         let containers = self.list(&format!("/containers/json?all=1&filters={filters}"))?;
-        let ids = containers
-            .iter()
-            .filter_map(|container| container.get("Id")?.text());
+        let ids = containers.iter().filter_map(|container| container.get("Id")?.text());
         for id in ids.clone() {
             let path = format!("/containers/{id}?force=1&v=1");
             self.ask("DELETE", &path, None, WORK_LIMIT)?;
@@ -195,9 +191,7 @@ fn read_answer(answer: &str) -> Result<String> {
         return Ok(body.to_owned());
     }
     let message = Value::parse(body).and_then(|body| Some(body.get("message")?.text()?.to_owned()));
-    Err(message
-        .unwrap_or_else(|| format!("HTTP status {status}"))
-        .into())
+    Err(message.unwrap_or_else(|| format!("HTTP status {status}")).into())
 }
 
 /// The error in a report of progress, which has one JSON value in each line: by then, the status
@@ -234,15 +228,9 @@ mod tests {
 
     #[test]
     fn answers_and_errors_are_read() {
-        assert_eq!(
-            read_answer("HTTP/1.0 200 OK\r\nA: b\r\n\r\nbody").unwrap(),
-            "body"
-        );
+        assert_eq!(read_answer("HTTP/1.0 200 OK\r\nA: b\r\n\r\nbody").unwrap(), "body");
         let refused = "HTTP/1.0 404 Not Found\r\n\r\n{\"message\":\"no such image\"}\n";
-        assert_eq!(
-            read_answer(refused).unwrap_err().to_string(),
-            "no such image"
-        );
+        assert_eq!(read_answer(refused).unwrap_err().to_string(), "no such image");
         assert!(read_answer("").is_err());
         let progress = "{\"status\":\"Pulling\"}\r\n{\"error\":\"denied\"}\r\n";
         assert_eq!(failure(progress).as_deref(), Some("denied"));

@@ -20,10 +20,7 @@ const UNUSED: [&str; 7] = ["doc", "info", "lintian", "locale", "man", "perl", "p
 /// Returns the name of an image that is present: the one that the environment names, that of the
 /// registry, or one made from Debian packages.
 pub(crate) fn obtain(engine: &Engine, store: &Store) -> Result<String> {
-    if let Some(image) = env::var(store.image_variable)
-        .ok()
-        .filter(|image| !image.is_empty())
-    {
+    if let Some(image) = env::var(store.image_variable).ok().filter(|image| !image.is_empty()) {
         if !engine.has_image(&image) {
             let (name, tag) = image.rsplit_once(':').unwrap_or((&image, "latest"));
             println!("pulling {image}");
@@ -66,12 +63,7 @@ fn make(engine: &Engine, store: &Store) -> Result<String> {
     archive(&root, &tar)?;
     let command = format!("CMD [\"{}\"]", store.package);
     let label = format!("LABEL {RECIPE}");
-    let changes = [
-        "ENV PATH=/usr/sbin:/usr/bin:/sbin:/bin",
-        "WORKDIR /data",
-        &command,
-        &label,
-    ];
+    let changes = ["ENV PATH=/usr/sbin:/usr/bin:/sbin:/bin", "WORKDIR /data", &command, &label];
     engine.import(&tar, (store.own_image, &tag), &changes)?;
     fs::remove_dir_all(&folder)?;
     Ok(format!("{}:{tag}", store.own_image))

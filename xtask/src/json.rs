@@ -26,10 +26,7 @@ impl Value {
 
     /// The value of a map's key.
     pub(crate) fn get(&self, key: &str) -> Option<&Self> {
-        self.entries()
-            .iter()
-            .find(|(name, _)| name == key)
-            .map(|(_, value)| value)
+        self.entries().iter().find(|(name, _)| name == key).map(|(_, value)| value)
     }
 
     /// A map's entries; none if it is no map.

@@ -49,8 +49,6 @@ pub(crate) fn shown(command: &Command) -> String {
 pub(crate) fn find(programs: &[&str]) -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
     programs.iter().find_map(|program| {
-        std::env::split_paths(&path)
-            .map(|folder| folder.join(program))
-            .find(|file| file.is_file())
+        std::env::split_paths(&path).map(|folder| folder.join(program)).find(|file| file.is_file())
     })
 }

@@ -182,13 +182,7 @@ mod tests {
 
     #[test]
     fn what_is_there_is_not_installed() {
-        need(
-            "a shell",
-            &["no-such-program", "sh"],
-            &["no-such-package"],
-            false,
-        )
-        .unwrap();
+        need("a shell", &["no-such-program", "sh"], &["no-such-package"], false).unwrap();
         let error = need("x", &["no-such-program"], &["no-such-package"], false).unwrap_err();
         assert!(error.to_string().contains("no-such-program"), "{error}");
     }

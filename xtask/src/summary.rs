@@ -88,22 +88,11 @@ pub(crate) struct Table<'a>(pub(crate) &'a [Run]);
 
 impl fmt::Display for Table<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let title = [
-            "store",
-            "version",
-            "from",
-            "passed",
-            "failed",
-            "not applicable",
-        ];
+        let title = ["store", "version", "from", "passed", "failed", "not applicable"];
         let mut rows = vec![title.map(str::to_owned)];
         rows.extend(self.0.iter().map(|run| {
             let or_dash = |text: &String| {
-                if text.is_empty() {
-                    "-".into()
-                } else {
-                    text.clone()
-                }
+                if text.is_empty() { "-".into() } else { text.clone() }
             };
             [
                 run.name.clone(),
@@ -146,13 +135,7 @@ mod tests {
         ] {
             tests.read(line);
         }
-        assert_eq!(
-            tests,
-            Tests {
-                passed: 13,
-                failed: 2
-            }
-        );
+        assert_eq!(tests, Tests { passed: 13, failed: 2 });
     }
 
     #[test]
@@ -162,15 +145,9 @@ mod tests {
                     Redis 7.0.15 (redis-server on this machine)\t2\t0\t0\n";
         let runs = runs(text).unwrap();
         assert_eq!(runs.len(), 2);
-        assert_eq!(
-            (runs[0].name.as_str(), runs[0].version.as_str()),
-            ("Redis", "7.0.15")
-        );
+        assert_eq!((runs[0].name.as_str(), runs[0].version.as_str()), ("Redis", "7.0.15"));
         assert_eq!((runs[0].passed, runs[0].not_applicable), (62, 1));
-        assert_eq!(
-            (runs[1].name.as_str(), runs[1].version.as_str()),
-            ("memory store", "")
-        );
+        assert_eq!((runs[1].name.as_str(), runs[1].version.as_str()), ("memory store", ""));
         assert!(super::runs("Redis\t1\t2\n").is_err());
     }
 

@@ -42,9 +42,7 @@ impl Options {
                     let name = args.next().ok_or("--source: which?")?;
                     options.source = Source::from_name(name)?;
                 }
-                "--" => options
-                    .filter
-                    .extend(args.by_ref().map(|&arg| arg.to_owned())),
+                "--" => options.filter.extend(args.by_ref().map(|&arg| arg.to_owned())),
                 other => match other.strip_prefix("--source=") {
                     Some(name) => options.source = Source::from_name(name)?,
                     None => return Err(format!("{other}: see cargo xtask help").into()),
@@ -124,10 +122,7 @@ fn cargo_test(
     }
     println!("{}", shown(&command));
     command.envs(plan.variables.iter().map(|(name, value)| (name, value)));
-    let mut cargo = command
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .spawn()?;
+    let mut cargo = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
     let mut lines = BufReader::new(cargo.stdout.take().ok_or("no output")?);
     let mut out = std::io::stdout();
     let mut line = Vec::new();
@@ -144,14 +139,9 @@ fn cargo_test(
 fn features(packages: &[Package], engine: bool) -> String {
     let all = packages.iter().flat_map(|package| {
         let name = &package.name;
-        package
-            .features
-            .iter()
-            .map(move |feature| format!("{name}/{feature}"))
+        package.features.iter().map(move |feature| format!("{name}/{feature}"))
     });
-    let all: Vec<_> = all
-        .filter(|feature| engine || feature != CONTAINERS)
-        .collect();
+    let all: Vec<_> = all.filter(|feature| engine || feature != CONTAINERS).collect();
     all.join(",")
 }
 
@@ -175,17 +165,11 @@ mod tests {
     #[test]
     fn options_are_read() {
         let options = Options::parse(&["--no-install", "--source", "local", "--", "a", "b"], None);
-        let expected = Options {
-            install: false,
-            source: Source::Local,
-            filter: vec!["a".into(), "b".into()],
-        };
+        let expected =
+            Options { install: false, source: Source::Local, filter: vec!["a".into(), "b".into()] };
         assert_eq!(options.unwrap(), expected);
         let from_env = Options::parse(&[], Some("container")).unwrap();
-        assert_eq!(
-            (from_env.source, from_env.install),
-            (Source::Container, true)
-        );
+        assert_eq!((from_env.source, from_env.install), (Source::Container, true));
         for wrong in [&["--source"][..], &["--source=x"], &["--fast"]] {
             assert!(Options::parse(wrong, None).is_err());
         }
@@ -204,9 +188,6 @@ mod tests {
     #[test]
     fn a_store_that_was_not_run_is_missed() {
         assert_eq!(missing(&[]), ["Redis"]);
-        assert_eq!(
-            missing(&runs("Valkey 8.1 (x)\t1\t0\t0\n").unwrap()),
-            [""; 0]
-        );
+        assert_eq!(missing(&runs("Valkey 8.1 (x)\t1\t0\t0\n").unwrap()), [""; 0]);
     }
 }

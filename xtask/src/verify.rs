@@ -23,14 +23,7 @@ const DRIVERS: [&str; 10] = [
 ];
 
 /// What needs a C compiler or a system library.
-const NATIVE: [&str; 6] = [
-    "aws-lc-sys",
-    "cc",
-    "cmake",
-    "openssl-sys",
-    "pkg-config",
-    "ring",
-];
+const NATIVE: [&str; 6] = ["aws-lc-sys", "cc", "cmake", "openssl-sys", "pkg-config", "ring"];
 
 /// Runs all steps, however many fail; whether none did.
 pub(crate) fn run() -> Result<bool> {
@@ -54,21 +47,9 @@ pub(crate) fn run() -> Result<bool> {
         steps.cargo(&name, &command);
     }
     for (name, args, forbidden) in [
-        (
-            "lockcore names no driver",
-            "-p lockcore -e normal --all-features",
-            &DRIVERS[..],
-        ),
-        (
-            "leaselock names no driver by default",
-            "-p leaselock -e normal",
-            &DRIVERS,
-        ),
-        (
-            "leaselock builds without C by default",
-            "-p leaselock -e normal,build",
-            &NATIVE,
-        ),
+        ("lockcore names no driver", "-p lockcore -e normal --all-features", &DRIVERS[..]),
+        ("leaselock names no driver by default", "-p leaselock -e normal", &DRIVERS),
+        ("leaselock builds without C by default", "-p leaselock -e normal,build", &NATIVE),
     ] {
         steps.run(name, || {
             let tree = words("tree --locked --prefix none --format {p}");
@@ -141,11 +122,7 @@ fn alone(packages: &[Package]) -> Vec<(String, Vec<String>)> {
         let name = package.name.as_str();
         add(format!("{name} alone"), name, &[]);
         if !package.features.is_empty() {
-            add(
-                format!("{name} without features"),
-                name,
-                &["--no-default-features"],
-            );
+            add(format!("{name} without features"), name, &["--no-default-features"]);
         }
         for feature in &package.features {
             let args = ["--no-default-features", "--features", feature];
@@ -157,15 +134,8 @@ fn alone(packages: &[Package]) -> Vec<(String, Vec<String>)> {
 
 /// Which of the forbidden packages a dependency tree names.
 fn named<'a>(tree: &str, forbidden: &[&'a str]) -> Vec<&'a str> {
-    let packages: Vec<_> = tree
-        .lines()
-        .filter_map(|line| line.split_whitespace().next())
-        .collect();
-    forbidden
-        .iter()
-        .copied()
-        .filter(|name| packages.contains(name))
-        .collect()
+    let packages: Vec<_> = tree.lines().filter_map(|line| line.split_whitespace().next()).collect();
+    forbidden.iter().copied().filter(|name| packages.contains(name)).collect()
 }
 
 /// What must be the same afterwards: the files that git sees as changed, and the lock file.

@@ -37,9 +37,7 @@ pub(crate) fn scratch() -> Result<PathBuf> {
 /// The crates of the workspace.
 pub(crate) fn packages() -> Result<Vec<Package>> {
     let metadata = output(
-        cargo()?
-            .args(["metadata", "--no-deps", "--locked"])
-            .args(["--format-version", "1"]),
+        cargo()?.args(["metadata", "--no-deps", "--locked"]).args(["--format-version", "1"]),
     )?;
     let packages = read(&metadata).ok_or("cannot read what cargo metadata says")?;
     if packages.is_empty() {
@@ -82,11 +80,6 @@ mod tests {
 
     #[test]
     fn this_workspace_has_this_crate() {
-        assert!(
-            packages()
-                .unwrap()
-                .iter()
-                .any(|package| package.name == "xtask")
-        );
+        assert!(packages().unwrap().iter().any(|package| package.name == "xtask"));
     }
 }

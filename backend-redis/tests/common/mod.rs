@@ -41,13 +41,7 @@ pub(crate) fn server(args: &[&str]) -> Server {
         .take(20)
         .find_map(|port| Some((port, spawn(port, &args, &folder)?)))
         .expect("redis-server starts");
-    Server {
-        pid: child.id(),
-        port,
-        args,
-        child,
-        folder,
-    }
+    Server { pid: child.id(), port, args, child, folder }
 }
 
 /// A port nobody listens on, from outside the range that outgoing connections are given.
@@ -71,10 +65,7 @@ fn spawn(port: u16, args: &[String], folder: &Path) -> Option<Child> {
         command.args(["--tls-port", &secure.to_string()]);
     }
     command.arg("--dir").arg(folder).arg("--logfile").arg(&log);
-    command
-        .args(args)
-        .stdin(Stdio::null())
-        .stdout(Stdio::null());
+    command.args(args).stdin(Stdio::null()).stdout(Stdio::null());
     let mut child = command.spawn().expect("redis-server is installed");
     let until = Instant::now() + Duration::from_secs(10);
     let ready = || {
@@ -193,9 +184,7 @@ pub(crate) async fn raw<T: redis::FromRedisValue>(
 
 /// How often a command was called, as the server counts.
 pub(crate) async fn calls(connection: &mut MultiplexedConnection, command: &str) -> u64 {
-    let info: String = raw(connection, &["INFO", "commandstats"])
-        .await
-        .expect("INFO");
+    let info: String = raw(connection, &["INFO", "commandstats"]).await.expect("INFO");
     let start = format!("cmdstat_{command}:calls=");
     let line = info.lines().find_map(|line| line.strip_prefix(&*start));
     let count = line.and_then(|line| line.split(',').next());

@@ -72,28 +72,29 @@ where
         let output = polled(polls, call()).await;
         let done = output.is_some();
         drop(output.transpose()?);
-        let freed = cx.until_free(most(cx)).await;
-        freed.map_err(|failure| Failure::new(format!("dropped after {polls} polls: {failure}")))?;
+        undone(cx, locks, &format!("dropped after {polls} polls")).await?;
         if done {
             ensure!(polls > 1, "there was no point to be dropped at");
             cx.note(format!("{polls} polls"));
-            locks.drain().await;
             return Ok(());
         }
     }
     Err(Failure::new(format!("no end after {MANY} polls")))
 }
 
+/// Fails the case unless everything is undone within one request timeout and a second.
+async fn undone(cx: &Cx, locks: &LockManager, what: &str) -> Outcome {
+    let drained = tokio::time::timeout(most(cx), locks.drain()).await;
+    ensure!(drained.is_ok(), "{what}: not undone within {:?}", most(cx));
+    let sight = cx.sight().await?;
+    ensure!(sight.is_none(), "{what}: undone, and in sight: {sight:?}");
+    Ok(())
+}
+
 async fn any_call_of_the_backend(cx: &Cx) -> Outcome {
     let store = paced(&cx.a);
-    for verb in [
-        Verb::Acquire,
-        Verb::Renew,
-        Verb::Release,
-        Verb::Watch,
-        Verb::Inspect,
-        Verb::List,
-    ] {
+    for verb in [Verb::Acquire, Verb::Renew, Verb::Release, Verb::Watch, Verb::Inspect, Verb::List]
+    {
         for polls in 1..MANY {
             let claim = cx.claim_on(&cx.key_with(&format!("/{verb:?}/{polls}")));
             if matches!(verb, Verb::Renew | Verb::Release) {
@@ -105,9 +106,7 @@ async fn any_call_of_the_backend(cx: &Cx) -> Outcome {
                 Verb::Release => polled(polls, store.release(&claim)).await.is_some(),
                 Verb::Watch => polled(polls, store.watch(&claim)).await.is_some(),
                 Verb::Inspect => polled(polls, store.inspect(&claim.key)).await.is_some(),
-                Verb::List => polled(polls, store.list(cx.key.as_str(), None, 5))
-                    .await
-                    .is_some(),
+                Verb::List => polled(polls, store.list(cx.key.as_str(), None, 5)).await.is_some(),
             };
             // The backend stays usable, for this key by its holder and for any other.
             if matches!(verb, Verb::Acquire) {
@@ -139,27 +138,17 @@ async fn acquire_while_contended(cx: &Cx) -> Outcome {
     for polls in 1..MANY {
         let holder = cx.claim();
         cx.acquire(&cx.b, &holder).await?;
-        // Long enough into its wait to be woken by the release below in the last rounds.
-        let waiter = polled(polls, async {
-            let guard = lock.acquire().await?;
-            Ok::<_, Failure>(guard)
-        });
+        let waiter = polled(polls, lock.acquire());
+        // By then it waits, unless it was dropped before: later drops meet its waking.
         let release = async {
-            for _ in 0..polls.saturating_sub(20) {
-                tokio::task::yield_now().await;
-            }
-            if polls > 20 {
-                cx.b.release(&holder).await.map(|_| ())
-            } else {
-                Ok(())
-            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            cx.b.release(&holder).await
         };
         let (waited, released) = tokio::join!(waiter, release);
         released?;
         let done = waited.is_some();
         drop(waited.transpose()?);
-        cx.b.release(&holder).await?;
-        cx.until_free(most(cx)).await?;
+        undone(cx, &locks, &format!("dropped after {polls} polls")).await?;
         if done {
             cx.note(format!("{polls} polls"));
             return Ok(());
@@ -178,10 +167,7 @@ async fn acquire_timeout(cx: &Cx) -> Outcome {
     let locks = cx.manager(paced(&cx.a)).build()?;
     let lock = locks.lock(&cx.key)?;
     let limit = Duration::from_secs(10);
-    at_every_point(cx, &locks, || async {
-        Ok(lock.acquire_timeout(limit).await?)
-    })
-    .await
+    at_every_point(cx, &locks, || async { Ok(lock.acquire_timeout(limit).await?) }).await
 }
 
 async fn release(cx: &Cx) -> Outcome {
@@ -190,8 +176,7 @@ async fn release(cx: &Cx) -> Outcome {
     for polls in 1..MANY {
         let guard = lock.acquire().await?;
         let done = polled(polls, guard.release()).await.transpose()?.is_some();
-        let freed = cx.until_free(most(cx)).await;
-        freed.map_err(|failure| Failure::new(format!("dropped after {polls} polls: {failure}")))?;
+        undone(cx, &locks, &format!("dropped after {polls} polls")).await?;
         if done {
             return Ok(());
         }
@@ -210,10 +195,7 @@ async fn run_and_lost(cx: &Cx) -> Outcome {
             }
         };
         let done = polled(polls, guard.run(work)).await.transpose()?.is_some();
-        ensure!(
-            polled(polls, guard.lost()).await.is_none(),
-            "a healthy lock was lost"
-        );
+        ensure!(polled(polls, guard.lost()).await.is_none(), "a healthy lock was lost");
         ensure!(guard.is_valid(), "dropped after {polls} polls, and lost");
         if done {
             break;
@@ -229,14 +211,9 @@ async fn looks(cx: &Cx) -> Outcome {
     let guard = locks.lock(&cx.key)?.acquire().await?;
     for polls in 1..MANY {
         let inspected = polled(polls, locks.inspect(&cx.key)).await.transpose()?;
-        let listed = polled(polls, locks.list(cx.key.as_str(), None, 5))
-            .await
-            .transpose()?;
+        let listed = polled(polls, locks.list(cx.key.as_str(), None, 5)).await.transpose()?;
         if let (Some(info), Some(list)) = (inspected, listed) {
-            ensure!(
-                info.is_some() && list.len() == 1,
-                "saw {info:?} and {list:?}"
-            );
+            ensure!(info.is_some() && list.len() == 1, "saw {info:?} and {list:?}");
             guard.release().await?;
             return Ok(());
         }
@@ -272,21 +249,11 @@ async fn a_request_in_flight_is_undone(cx: &Cx) -> Outcome {
     ] {
         store.next(Verb::Acquire, mishap);
         let lock = locks.lock(&cx.key)?;
-        ensure!(
-            polled(1, lock.acquire()).await.is_none(),
-            "{mishap:?}: nothing to drop"
-        );
-        tokio::time::timeout(most(cx), locks.drain())
-            .await
-            .map_err(|_| {
-                Failure::new(format!(
-                    "{mishap:?}: not undone within a request timeout and a second"
-                ))
-            })?;
-        ensure!(
-            cx.sight().await?.is_none(),
-            "{mishap:?}: dropped and drained, and in sight"
-        );
+        ensure!(polled(1, lock.acquire()).await.is_none(), "{mishap:?}: nothing to drop");
+        tokio::time::timeout(most(cx), locks.drain()).await.map_err(|_| {
+            Failure::new(format!("{mishap:?}: not undone within a request timeout and a second"))
+        })?;
+        ensure!(cx.sight().await?.is_none(), "{mishap:?}: dropped and drained, and in sight");
     }
     Ok(())
 }
@@ -299,10 +266,7 @@ async fn a_straggler_is_undone(cx: &Cx) -> Outcome {
     let lock = locks.lock(&cx.key)?;
     ensure!(polled(1, lock.acquire()).await.is_none(), "nothing to drop");
     locks.drain().await;
-    ensure!(
-        cx.sight().await?.is_none(),
-        "dropped and drained, and in sight"
-    );
+    ensure!(cx.sight().await?.is_none(), "dropped and drained, and in sight");
     ensure!(store.calls(Verb::Release) >= 1, "nothing was released");
     Ok(())
 }
@@ -310,22 +274,14 @@ async fn a_straggler_is_undone(cx: &Cx) -> Outcome {
 async fn a_dropped_guard_releases(cx: &Cx) -> Outcome {
     let store = Faulty::new(cx.a.clone());
     let locks = cx.manager(store.clone()).build()?;
-    for mishap in [
-        None,
-        Some(Mishap::Reset),
-        Some(Mishap::Refuse),
-        Some(Mishap::LoseRequest),
-    ] {
+    for mishap in [None, Some(Mishap::Reset), Some(Mishap::Refuse), Some(Mishap::LoseRequest)] {
         let guard = locks.lock(&cx.key)?.acquire().await?;
         if let Some(mishap) = mishap {
             store.next(Verb::Release, mishap);
         }
         drop(guard);
         locks.drain().await;
-        ensure!(
-            cx.sight().await?.is_none(),
-            "{mishap:?}: dropped and drained, and in sight"
-        );
+        ensure!(cx.sight().await?.is_none(), "{mishap:?}: dropped and drained, and in sight");
     }
     Ok(())
 }
@@ -348,15 +304,9 @@ async fn a_dropped_waiter_leaves_the_queue(cx: &Cx) -> Outcome {
     third.abort();
     guard.release().await?;
     // Nobody is left in the queue, and nothing in the store.
-    drop((
-        second.await.ok().transpose()?,
-        third.await.ok().transpose()?,
-    ));
+    drop((second.await.ok().transpose()?, third.await.ok().transpose()?));
     locks.drain().await;
     cx.until_free(most(cx)).await?;
-    lock.acquire_timeout(Duration::from_secs(10))
-        .await?
-        .release()
-        .await?;
+    lock.acquire_timeout(Duration::from_secs(10)).await?.release().await?;
     Ok(())
 }

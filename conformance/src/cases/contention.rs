@@ -29,11 +29,7 @@ async fn one_winner_of_many(cx: &Cx) -> Outcome {
         let key = cx.key_with(&format!("/{round}"));
         let mut tasks = JoinSet::new();
         for n in 0..16 {
-            let client = if n % 2 == 0 {
-                cx.a.clone()
-            } else {
-                cx.b.clone()
-            };
+            let client = if n % 2 == 0 { cx.a.clone() } else { cx.b.clone() };
             let claim = cx.claim_on(&key);
             tasks.spawn(async move { client.acquire(&claim).await });
         }
@@ -50,10 +46,7 @@ async fn one_winner_of_many(cx: &Cx) -> Outcome {
 async fn a_counter_counts(cx: &Cx) -> Outcome {
     const WORKERS: u64 = 24;
     let counter = Arc::new(AtomicU64::new(0));
-    let managers = [
-        cx.manager(cx.a.clone()).build()?,
-        cx.manager(cx.b.clone()).build()?,
-    ];
+    let managers = [cx.manager(cx.a.clone()).build()?, cx.manager(cx.b.clone()).build()?];
     let mut tasks = JoinSet::new();
     for n in 0..WORKERS {
         let lock = managers[usize::from(n % 2 == 0)].lock(&cx.key)?;
@@ -75,16 +68,9 @@ async fn a_counter_counts(cx: &Cx) -> Outcome {
 }
 
 async fn histories_hold(cx: &Cx) -> Outcome {
-    let managers = [
-        cx.manager(cx.a.clone()).build()?,
-        cx.manager(cx.b.clone()).build()?,
-    ];
+    let managers = [cx.manager(cx.a.clone()).build()?, cx.manager(cx.b.clone()).build()?];
     let history = work(cx, &managers, 8, 6).await?;
-    ensure!(
-        history.len() == 48,
-        "48 acquisitions, {} in the history",
-        history.len()
-    );
+    ensure!(history.len() == 48, "48 acquisitions, {} in the history", history.len());
     history.check()
 }
 
@@ -109,9 +95,7 @@ async fn histories_hold_under_faults(cx: &Cx) -> Outcome {
         }
         let history = work(cx, &managers, 6, 3).await?;
         ensure!(history.len() > 0, "seed {seed}: nobody got the lock");
-        history
-            .check()
-            .map_err(|failure| Failure::new(format!("seed {seed}: {failure}")))?;
+        history.check().map_err(|failure| Failure::new(format!("seed {seed}: {failure}")))?;
         for manager in &managers {
             manager.drain().await;
         }
@@ -156,13 +140,7 @@ async fn work(
                         ended = now;
                     }
                 }
-                history.add(Stretch {
-                    who,
-                    token,
-                    asked,
-                    began,
-                    ended,
-                });
+                history.add(Stretch { who, token, asked, began, ended });
                 let _ = guard.release().await;
             }
         });
@@ -187,17 +165,9 @@ async fn one_of_a_process_asks(cx: &Cx) -> Outcome {
         done??;
     }
     let (asked, released) = (store.calls(Verb::Acquire), store.calls(Verb::Release));
-    cx.note(format!(
-        "{WORKERS} workers: {asked} acquires, {released} releases"
-    ));
-    ensure!(
-        asked <= WORKERS + WORKERS / 10,
-        "{asked} acquires for {WORKERS} workers"
-    );
-    ensure!(
-        released <= WORKERS + WORKERS / 10,
-        "{released} releases for {WORKERS} workers"
-    );
+    cx.note(format!("{WORKERS} workers: {asked} acquires, {released} releases"));
+    ensure!(asked <= WORKERS + WORKERS / 10, "{asked} acquires for {WORKERS} workers");
+    ensure!(released <= WORKERS + WORKERS / 10, "{released} releases for {WORKERS} workers");
     Ok(())
 }
 
@@ -221,10 +191,7 @@ async fn a_process_is_served_in_order(cx: &Cx) -> Outcome {
         done??;
     }
     let order = order.lock().map_err(|_| Failure::new("poisoned"))?.clone();
-    ensure!(
-        order == (0..10).collect::<Vec<_>>(),
-        "served in the order {order:?}"
-    );
+    ensure!(order == (0..10).collect::<Vec<_>>(), "served in the order {order:?}");
     Ok(())
 }
 
@@ -248,10 +215,7 @@ async fn keys_do_not_wait_for_each_other(cx: &Cx) -> Outcome {
 
 /// A process that always has somebody in its queue must let another process in.
 async fn others_get_their_turn(cx: &Cx) -> Outcome {
-    let (crowd, single) = (
-        cx.manager(cx.a.clone()).build()?,
-        cx.manager(cx.b.clone()).build()?,
-    );
+    let (crowd, single) = (cx.manager(cx.a.clone()).build()?, cx.manager(cx.b.clone()).build()?);
     let mut tasks = JoinSet::new();
     for _ in 0..8 {
         let lock = crowd.lock(&cx.key)?;
@@ -268,10 +232,7 @@ async fn others_get_their_turn(cx: &Cx) -> Outcome {
     tokio::time::sleep(Duration::from_millis(20)).await;
     let asked = Instant::now();
     for _ in 0..5 {
-        let guard = single
-            .lock(&cx.key)?
-            .acquire_timeout(Duration::from_secs(10))
-            .await?;
+        let guard = single.lock(&cx.key)?.acquire_timeout(Duration::from_secs(10)).await?;
         cx.note(format!("got in after {:?}", asked.elapsed()));
         guard.release().await?;
     }

@@ -36,11 +36,7 @@ async fn stands_for_its_ttl(cx: &Cx) -> Outcome {
     let start = Instant::now();
     let lease = cx.acquire(&cx.a, &cx.claim()).await?;
     let after = freed_after(cx, start, lease.ttl + cx.slack() * 2).await?;
-    ensure!(
-        after >= lease.ttl,
-        "granted for {:?}, free for another after {after:?}",
-        lease.ttl
-    );
+    ensure!(after >= lease.ttl, "granted for {:?}, free for another after {after:?}", lease.ttl);
     Ok(())
 }
 
@@ -49,11 +45,7 @@ async fn gone_after_its_ttl(cx: &Cx) -> Outcome {
     let answered = Instant::now();
     let most = lease.ttl + cx.a.limits().expiry_lag + cx.slack();
     let after = freed_after(cx, answered, most).await?;
-    ensure!(
-        after <= most,
-        "granted for {:?}, free for another after {after:?}",
-        lease.ttl
-    );
+    ensure!(after <= most, "granted for {:?}, free for another after {after:?}", lease.ttl);
     Ok(())
 }
 
@@ -62,12 +54,7 @@ async fn grants_what_was_claimed(cx: &Cx) -> Outcome {
         let mut claim = cx.claim_on(&cx.key_with(&factor.to_string()));
         claim.ttl = cx.ttl.mul_f64(factor);
         let lease = cx.acquire(&cx.a, &claim).await?;
-        ensure!(
-            lease.ttl >= claim.ttl,
-            "claimed {:?}, granted {:?}",
-            claim.ttl,
-            lease.ttl
-        );
+        ensure!(lease.ttl >= claim.ttl, "claimed {:?}, granted {:?}", claim.ttl, lease.ttl);
         let remaining = cx.b.inspect(&claim.key).await?.map(|info| info.remaining);
         ensure!(
             remaining.is_some_and(|left| left <= lease.ttl),
@@ -75,12 +62,7 @@ async fn grants_what_was_claimed(cx: &Cx) -> Outcome {
             lease.ttl
         );
         let again = cx.renew(&cx.a, &claim).await?;
-        ensure!(
-            again.ttl >= claim.ttl,
-            "claimed {:?}, renewed for {:?}",
-            claim.ttl,
-            again.ttl
-        );
+        ensure!(again.ttl >= claim.ttl, "claimed {:?}, renewed for {:?}", claim.ttl, again.ttl);
     }
     Ok(())
 }
@@ -92,11 +74,7 @@ async fn renew_extends(cx: &Cx) -> Outcome {
     let start = Instant::now();
     let lease = cx.renew(&cx.a, &claim).await?;
     let after = freed_after(cx, start, lease.ttl + cx.slack() * 2).await?;
-    ensure!(
-        after >= lease.ttl,
-        "renewed for {:?}, free for another after {after:?}",
-        lease.ttl
-    );
+    ensure!(after >= lease.ttl, "renewed for {:?}, free for another after {after:?}", lease.ttl);
     Ok(())
 }
 
@@ -107,11 +85,7 @@ async fn asking_again_extends(cx: &Cx) -> Outcome {
     let start = Instant::now();
     let lease = cx.acquire(&cx.a, &claim).await?;
     let after = freed_after(cx, start, lease.ttl + cx.slack() * 2).await?;
-    ensure!(
-        after >= lease.ttl,
-        "granted for {:?}, free for another after {after:?}",
-        lease.ttl
-    );
+    ensure!(after >= lease.ttl, "granted for {:?}, free for another after {after:?}", lease.ttl);
     Ok(())
 }
 
@@ -124,11 +98,7 @@ async fn renew_never_shortens(cx: &Cx) -> Outcome {
     let lease = cx.acquire(&cx.a, &long).await?;
     cx.renew(&cx.b, &short).await?;
     let after = freed_after(cx, start, lease.ttl + cx.slack() * 2).await?;
-    ensure!(
-        after >= lease.ttl,
-        "granted for {:?}, free for another after {after:?}",
-        lease.ttl
-    );
+    ensure!(after >= lease.ttl, "granted for {:?}, free for another after {after:?}", lease.ttl);
     Ok(())
 }
 
@@ -140,41 +110,24 @@ async fn asking_again_never_shortens(cx: &Cx) -> Outcome {
     let lease = cx.acquire(&cx.a, &long).await?;
     cx.acquire(&cx.b, &short).await?;
     let after = freed_after(cx, start, lease.ttl + cx.slack() * 2).await?;
-    ensure!(
-        after >= lease.ttl,
-        "granted for {:?}, free for another after {after:?}",
-        lease.ttl
-    );
+    ensure!(after >= lease.ttl, "granted for {:?}, free for another after {after:?}", lease.ttl);
     Ok(())
 }
 
 async fn expired_is_not_renewed(cx: &Cx) -> Outcome {
     let claim = cx.claim();
     cx.acquire(&cx.a, &claim).await?;
-    cx.until_free(cx.ttl + cx.a.limits().expiry_lag + cx.slack())
-        .await?;
-    ensure_matches!(
-        cx.a.renew(&claim).await?,
-        Renew::NotHeld,
-        "renew of an expired lease"
-    );
-    ensure!(
-        cx.sight().await?.is_none(),
-        "renew revived an expired lease"
-    );
+    cx.until_free(cx.ttl + cx.a.limits().expiry_lag + cx.slack()).await?;
+    ensure_matches!(cx.a.renew(&claim).await?, Renew::NotHeld, "renew of an expired lease");
+    ensure!(cx.sight().await?.is_none(), "renew revived an expired lease");
     Ok(())
 }
 
 async fn expired_is_not_released(cx: &Cx) -> Outcome {
     let claim = cx.claim();
     cx.acquire(&cx.a, &claim).await?;
-    cx.until_free(cx.ttl + cx.a.limits().expiry_lag + cx.slack())
-        .await?;
-    ensure_matches!(
-        cx.a.release(&claim).await?,
-        Release::NotHeld,
-        "release of an expired lease"
-    );
+    cx.until_free(cx.ttl + cx.a.limits().expiry_lag + cx.slack()).await?;
+    ensure_matches!(cx.a.release(&claim).await?, Release::NotHeld, "release of an expired lease");
     Ok(())
 }
 
@@ -183,19 +136,13 @@ async fn retry_after_is_true(cx: &Cx) -> Outcome {
     let lease = cx.acquire(&cx.a, &cx.claim()).await?;
     let answer = cx.b.acquire(&cx.claim()).await?;
     let Acquire::Contended(contention) = answer else {
-        return Err(crate::Failure::new(format!(
-            "acquire of a held key: {answer:?}"
-        )));
+        return Err(crate::Failure::new(format!("acquire of a held key: {answer:?}")));
     };
     // A store may not know. If it says something, it is no longer than the lease.
     let Some(left) = contention.retry_after else {
         return Ok(());
     };
-    ensure!(
-        left <= lease.ttl,
-        "granted for {:?}, and {left:?} are left",
-        lease.ttl
-    );
+    ensure!(left <= lease.ttl, "granted for {:?}, and {left:?} are left", lease.ttl);
     tokio::time::sleep(left + cx.a.limits().expiry_lag + cx.slack()).await;
     cx.acquire(&cx.b, &cx.claim()).await?;
     Ok(())
@@ -207,18 +154,9 @@ async fn fractions_are_not_lost(cx: &Cx) -> Outcome {
     claim.ttl = cx.ttl + Duration::new(0, 999_999);
     let start = Instant::now();
     let lease = cx.acquire(&cx.a, &claim).await?;
-    ensure!(
-        lease.ttl >= claim.ttl,
-        "claimed {:?}, granted {:?}",
-        claim.ttl,
-        lease.ttl
-    );
+    ensure!(lease.ttl >= claim.ttl, "claimed {:?}, granted {:?}", claim.ttl, lease.ttl);
     let after = freed_after(cx, start, lease.ttl + cx.slack() * 2).await?;
-    ensure!(
-        after >= claim.ttl,
-        "claimed {:?}, free for another after {after:?}",
-        claim.ttl
-    );
+    ensure!(after >= claim.ttl, "claimed {:?}, free for another after {after:?}", claim.ttl);
     Ok(())
 }
 
@@ -227,8 +165,7 @@ async fn a_lease_is_not_its_neighbours(cx: &Cx) -> Outcome {
     long.ttl = cx.ttl * 4;
     let lease = cx.acquire(&cx.a, &long).await?;
     cx.acquire(&cx.a, &short).await?;
-    cx.until_free(cx.ttl + cx.a.limits().expiry_lag + cx.slack())
-        .await?;
+    cx.until_free(cx.ttl + cx.a.limits().expiry_lag + cx.slack()).await?;
     let info = cx.b.inspect(&long.key).await?;
     ensure!(
         info.as_ref().is_some_and(|info| info.token == lease.token),

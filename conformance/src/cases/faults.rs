@@ -60,18 +60,12 @@ async fn paused_while_held(cx: &Cx) -> Outcome {
     let after = paused.elapsed();
     cx.note(format!("{left:?} were left, lost after {after:?}"));
     ensure!(reason == LostReason::Expired, "{reason:?}");
-    ensure!(
-        after <= left + Duration::from_secs(1),
-        "{left:?} were left, lost after {after:?}"
-    );
+    ensure!(after <= left + Duration::from_secs(1), "{left:?} were left, lost after {after:?}");
     tokio::time::sleep_until(paused + cx.hold_ttl() * 2).await;
     cx.inflict(Fault::Resume).await?;
     let (claim, lease) = until_granted(cx, &cx.b, cx.hold_ttl() + cx.slack()).await?;
     ensure!(!guard.is_valid(), "two valid holders");
-    ensure!(
-        lease.token > guard.fencing_token(),
-        "{lease:?} after {guard:?}"
-    );
+    ensure!(lease.token > guard.fencing_token(), "{lease:?} after {guard:?}");
     drop(guard);
     locks.drain().await;
     cx.stands(&claim, &lease).await
@@ -84,10 +78,7 @@ async fn paused_for_less_than_the_lease(cx: &Cx) -> Outcome {
     tokio::time::sleep(cx.hold_ttl() / 2).await;
     cx.inflict(Fault::Resume).await?;
     tokio::time::sleep(cx.hold_ttl()).await;
-    ensure!(
-        guard.is_valid(),
-        "a pause shorter than the lease cost the lock"
-    );
+    ensure!(guard.is_valid(), "a pause shorter than the lease cost the lock");
     guard.release().await?;
     Ok(())
 }
@@ -103,10 +94,7 @@ async fn paused_while_waiting(cx: &Cx) -> Outcome {
     cx.inflict(Fault::Resume).await?;
     let guard = timeout(cx.ttl + Duration::from_secs(5), waiting).await;
     let guard = guard.map_err(|_| Failure::new("the waiter hangs"))???;
-    ensure!(
-        guard.fencing_token() > first.token,
-        "{guard:?} after {first:?}"
-    );
+    ensure!(guard.fencing_token() > first.token, "{guard:?} after {first:?}");
     guard.release().await?;
     Ok(())
 }
@@ -123,10 +111,7 @@ async fn paused_mid_acquire(cx: &Cx) -> Outcome {
     timeout(cx.hold_ttl() / 6 + Duration::from_secs(1), locks.drain())
         .await
         .map_err(|_| Failure::new("not undone within a request timeout and a second"))?;
-    ensure!(
-        cx.sight().await?.is_none(),
-        "dropped and drained, and in sight"
-    );
+    ensure!(cx.sight().await?.is_none(), "dropped and drained, and in sight");
     lock.acquire().await?.release().await?;
     Ok(())
 }
@@ -169,9 +154,7 @@ async fn killed_while_held(cx: &Cx) -> Outcome {
             ensure!(guard.is_valid(), "not valid, and not told");
             let sight = until_seen(cx, &cx.b).await?;
             ensure!(
-                sight
-                    .as_ref()
-                    .is_some_and(|info| info.holder == guard.holder()),
+                sight.as_ref().is_some_and(|info| info.holder == guard.holder()),
                 "valid, and the store has {sight:?}"
             );
             guard.release().await?;
@@ -208,10 +191,7 @@ async fn killed_while_waiting(cx: &Cx) -> Outcome {
     cx.inflict(Fault::Restart).await?;
     let guard = timeout(holder.ttl + Duration::from_secs(5), waiting).await;
     let guard = guard.map_err(|_| Failure::new("the waiter hangs"))???;
-    ensure!(
-        guard.fencing_token() > first.token,
-        "{guard:?} after {first:?}"
-    );
+    ensure!(guard.fencing_token() > first.token, "{guard:?} after {first:?}");
     guard.release().await?;
     Ok(())
 }
@@ -242,18 +222,12 @@ async fn down_is_told(cx: &Cx) -> Outcome {
     let kind = error.as_ref().map(lockcore::Error::kind);
     cx.note(format!("{error:?} after {after:?}"));
     use lockcore::ErrorKind::{Ambiguous, Unavailable};
-    ensure!(
-        matches!(kind, Some(Unavailable | Ambiguous)),
-        "a dead store: {kind:?}"
-    );
+    ensure!(matches!(kind, Some(Unavailable | Ambiguous)), "a dead store: {kind:?}");
     let most = retry_for + cx.hold_ttl() / 6 + cx.slack();
     ensure!(after <= most, "told after {after:?}");
     cx.inflict(Fault::Restart).await?;
     locks.drain().await;
-    ensure!(
-        until_seen(cx, &cx.b).await?.is_none(),
-        "given up, and in sight"
-    );
+    ensure!(until_seen(cx, &cx.b).await?.is_none(), "given up, and in sight");
     locks.lock(&cx.key)?.acquire().await?.release().await?;
     Ok(())
 }
@@ -261,23 +235,18 @@ async fn down_is_told(cx: &Cx) -> Outcome {
 async fn wiped_while_held(cx: &Cx) -> Outcome {
     let locks = cx.manager(cx.a.clone()).build()?;
     let guard = locks.lock(&cx.key)?.acquire().await?;
+    tokio::time::sleep(Duration::from_millis(50)).await;
     cx.inflict(Fault::Wipe).await?;
     let wiped = Instant::now();
     let next = cx.claim();
     let lease = cx.acquire(&cx.b, &next).await?;
     // This is what a store that forgets costs; the token tells the two apart.
-    ensure!(
-        lease.token > guard.fencing_token(),
-        "{lease:?} after {guard:?}"
-    );
+    ensure!(lease.token > guard.fencing_token(), "{lease:?} after {guard:?}");
     let reason = guard.lost().await;
     let after = wiped.elapsed();
     cx.note(format!("told after {after:?}"));
     ensure!(reason == LostReason::NotHeld, "{reason:?}");
-    ensure!(
-        after <= cx.hold_ttl() / 3 + cx.slack(),
-        "told after {after:?}"
-    );
+    ensure!(after <= cx.hold_ttl() / 3 + cx.slack(), "told after {after:?}");
     drop(guard);
     locks.drain().await;
     Ok(())
@@ -293,10 +262,7 @@ async fn wiped_while_waiting(cx: &Cx) -> Outcome {
     cx.inflict(Fault::Wipe).await?;
     let guard = timeout(Duration::from_secs(1) + cx.slack(), waiting).await;
     let guard = guard.map_err(|_| Failure::new("no signal came, and nobody polled"))???;
-    ensure!(
-        guard.fencing_token() > first.token,
-        "{guard:?} after {first:?}"
-    );
+    ensure!(guard.fencing_token() > first.token, "{guard:?} after {first:?}");
     guard.release().await?;
     Ok(())
 }

@@ -1,5 +1,7 @@
 //! Tokens: they rise, whatever happens.
 
+use std::time::Duration;
+
 use lockcore::{FenceRegister, MAX_TOKEN};
 
 use super::cases;
@@ -42,12 +44,7 @@ async fn rises_over_release(cx: &Cx) -> Outcome {
 async fn rises_over_expiry(cx: &Cx) -> Outcome {
     let first = cx.acquire(&cx.a, &cx.claim()).await?;
     let (_, second) = cx.until_acquired(&cx.b, cx.ttl * 2 + cx.slack()).await?;
-    ensure!(
-        second.token > first.token,
-        "{} after {}",
-        second.token,
-        first.token
-    );
+    ensure!(second.token > first.token, "{} after {}", second.token, first.token);
     Ok(())
 }
 
@@ -69,15 +66,10 @@ async fn rises_over_raise(cx: &Cx) -> Outcome {
     let claim = cx.claim();
     let lease = cx.acquire(&cx.a, &claim).await?;
     let floor = lease.token + 3_600_000_000;
-    cx.renew(&cx.a, &claim.clone().with_min_token(floor))
-        .await?;
+    cx.renew(&cx.a, &claim.clone().with_min_token(floor)).await?;
     cx.release(&cx.a, &claim).await?;
     let next = cx.acquire(&cx.b, &cx.claim()).await?;
-    ensure!(
-        next.token > floor,
-        "{} after a raise to {floor}",
-        next.token
-    );
+    ensure!(next.token > floor, "{} after a raise to {floor}", next.token);
     Ok(())
 }
 
@@ -86,12 +78,7 @@ async fn same_when_asked_again(cx: &Cx) -> Outcome {
     let lease = cx.acquire(&cx.a, &claim).await?;
     for client in [&cx.a, &cx.b, &cx.a] {
         let again = cx.acquire(client, &claim).await?;
-        ensure!(
-            again.token == lease.token,
-            "{} then {}",
-            lease.token,
-            again.token
-        );
+        ensure!(again.token == lease.token, "{} then {}", lease.token, again.token);
     }
     cx.stands(&claim, &lease).await
 }
@@ -99,15 +86,8 @@ async fn same_when_asked_again(cx: &Cx) -> Outcome {
 async fn same_when_asked_again_with_a_floor(cx: &Cx) -> Outcome {
     let claim = cx.claim();
     let lease = cx.acquire(&cx.a, &claim).await?;
-    let again = cx
-        .acquire(&cx.a, &claim.clone().with_min_token(lease.token + 5))
-        .await?;
-    ensure!(
-        again.token == lease.token,
-        "{} then {}",
-        lease.token,
-        again.token
-    );
+    let again = cx.acquire(&cx.a, &claim.clone().with_min_token(lease.token + 5)).await?;
+    ensure!(again.token == lease.token, "{} then {}", lease.token, again.token);
     cx.stands(&claim, &lease).await
 }
 
@@ -116,12 +96,7 @@ async fn same_when_renewed(cx: &Cx) -> Outcome {
     let lease = cx.acquire(&cx.a, &claim).await?;
     for _ in 0..3 {
         let renewed = cx.renew(&cx.a, &claim).await?;
-        ensure!(
-            renewed.token == lease.token,
-            "{} then {}",
-            lease.token,
-            renewed.token
-        );
+        ensure!(renewed.token == lease.token, "{} then {}", lease.token, renewed.token);
     }
     cx.stands(&claim, &lease).await
 }
@@ -133,11 +108,7 @@ async fn a_floor_is_met_exactly(cx: &Cx) -> Outcome {
     let floor = lease.token + 3_600_000_000;
     let second = cx.claim().with_min_token(floor);
     let lease = cx.acquire(&cx.a, &second).await?;
-    ensure!(
-        lease.token == floor,
-        "a floor of {floor} gave {}",
-        lease.token
-    );
+    ensure!(lease.token == floor, "a floor of {floor} gave {}", lease.token);
     cx.stands(&second, &lease).await?;
     cx.release(&cx.a, &second).await?;
     let next = cx.acquire(&cx.b, &cx.claim()).await?;
@@ -150,12 +121,7 @@ async fn a_low_floor_changes_nothing(cx: &Cx) -> Outcome {
     let before = cx.acquire(&cx.a, &first).await?;
     cx.release(&cx.a, &first).await?;
     let lease = cx.acquire(&cx.b, &cx.claim().with_min_token(7)).await?;
-    ensure!(
-        lease.token > before.token,
-        "a floor of 7 gave {} after {}",
-        lease.token,
-        before.token
-    );
+    ensure!(lease.token > before.token, "a floor of 7 gave {} after {}", lease.token, before.token);
     Ok(())
 }
 
@@ -163,63 +129,32 @@ async fn renew_raises_exactly(cx: &Cx) -> Outcome {
     let claim = cx.claim();
     let lease = cx.acquire(&cx.a, &claim).await?;
     let floor = lease.token + 41;
-    let raised = cx
-        .renew(&cx.a, &claim.clone().with_min_token(floor))
-        .await?;
-    ensure!(
-        raised.token == floor,
-        "raised to {floor}, got {}",
-        raised.token
-    );
+    let raised = cx.renew(&cx.a, &claim.clone().with_min_token(floor)).await?;
+    ensure!(raised.token == floor, "raised to {floor}, got {}", raised.token);
     // In the store, not only in the answer.
     cx.stands(&claim, &raised).await?;
     let again = cx.acquire(&cx.b, &claim).await?;
-    ensure!(
-        again.token == floor,
-        "raised to {floor}, asked again: {}",
-        again.token
-    );
+    ensure!(again.token == floor, "raised to {floor}, asked again: {}", again.token);
     Ok(())
 }
 
 async fn renew_never_lowers(cx: &Cx) -> Outcome {
     let claim = cx.claim();
     let lease = cx.acquire(&cx.a, &claim).await?;
-    let renewed = cx
-        .renew(&cx.a, &claim.clone().with_min_token(lease.token - 1))
-        .await?;
-    ensure!(
-        renewed.token == lease.token,
-        "{} then {}",
-        lease.token,
-        renewed.token
-    );
+    let renewed = cx.renew(&cx.a, &claim.clone().with_min_token(lease.token - 1)).await?;
+    ensure!(renewed.token == lease.token, "{} then {}", lease.token, renewed.token);
     cx.stands(&claim, &lease).await
 }
 
 /// Nothing is rounded at the end of the range, and there is room behind it.
 async fn the_largest_floor_is_exact(cx: &Cx) -> Outcome {
     let floor = cx.a.limits().max_token;
-    ensure!(
-        floor <= MAX_TOKEN,
-        "a store that takes more than 2^52: {floor}"
-    );
+    ensure!(floor <= MAX_TOKEN, "a store that takes more than 2^52: {floor}");
     let claim = cx.claim().with_min_token(floor - 1);
     let lease = cx.acquire(&cx.a, &claim).await?;
-    ensure!(
-        lease.token == floor - 1,
-        "a floor of {} gave {}",
-        floor - 1,
-        lease.token
-    );
-    let raised = cx
-        .renew(&cx.a, &claim.clone().with_min_token(floor))
-        .await?;
-    ensure!(
-        raised.token == floor,
-        "raised to {floor}, got {}",
-        raised.token
-    );
+    ensure!(lease.token == floor - 1, "a floor of {} gave {}", floor - 1, lease.token);
+    let raised = cx.renew(&cx.a, &claim.clone().with_min_token(floor)).await?;
+    ensure!(raised.token == floor, "raised to {floor}, got {}", raised.token);
     cx.stands(&claim, &raised).await?;
     cx.release(&cx.a, &claim).await?;
     let mut last = floor;
@@ -240,14 +175,8 @@ async fn a_stale_holder_is_fenced_off(cx: &Cx) -> Outcome {
     // The first holder sleeps past its lease, and the next one has come.
     let (_, next) = cx.until_acquired(&cx.b, cx.ttl * 2 + cx.slack()).await?;
     register.read(next.token)?;
-    ensure!(
-        register.write(stale.token, "too late").is_err(),
-        "a stale write got in"
-    );
-    ensure!(
-        register.read(next.token)? == "the first holder's",
-        "the value changed"
-    );
+    ensure!(register.write(stale.token, "too late").is_err(), "a stale write got in");
+    ensure!(register.read(next.token)? == "the first holder's", "the value changed");
     Ok(())
 }
 
@@ -273,6 +202,9 @@ async fn rises_over_wipe(cx: &Cx) -> Outcome {
         let lease = cx.acquire(&cx.a, &claim).await?;
         ensure!(lease.token > last, "{} after {last}", lease.token);
         last = lease.token;
+        // The clock is what is left of the tokens: it must have moved on, and it must not begin
+        // anew with the data.
+        tokio::time::sleep(Duration::from_millis(50)).await;
         cx.inflict(Fault::Wipe).await?;
         ensure!(cx.sight().await?.is_none(), "the wipe left the lease");
     }
@@ -288,20 +220,11 @@ async fn memory_is_another_after_a_wipe(cx: &Cx) -> Outcome {
     cx.inflict(Fault::Wipe).await?;
     let wiped = tokio::time::Instant::now();
     let Some(after) = cx.acquire(&cx.a, &cx.claim()).await?.memory else {
-        return Err(Failure::new(
-            "the store knew its memory, and now it does not",
-        ));
+        return Err(Failure::new("the store knew its memory, and now it does not"));
     };
     let most = wiped.elapsed();
-    ensure!(
-        after.id != before.id,
-        "the same memory before and after a wipe: {before:?} {after:?}"
-    );
-    ensure!(
-        after.age <= most,
-        "wiped {most:?} ago, and it claims to remember {:?}",
-        after.age
-    );
+    ensure!(after.id != before.id, "the same memory before and after a wipe: {before:?} {after:?}");
+    ensure!(after.age <= most, "wiped {most:?} ago, and it claims to remember {:?}", after.age);
     Ok(())
 }
 
@@ -311,11 +234,7 @@ async fn rises_over_restart(cx: &Cx) -> Outcome {
         let client = cx.connect().await?;
         // Whether the last lease survived is the store's business; the next token is ours.
         let (_, lease) = cx.until_acquired(&client, cx.ttl * 2 + cx.slack()).await?;
-        ensure!(
-            lease.token > last,
-            "{} after {last}, over a restart",
-            lease.token
-        );
+        ensure!(lease.token > last, "{} after {last}, over a restart", lease.token);
         last = lease.token;
         cx.inflict(Fault::Kill).await?;
         cx.inflict(Fault::Restart).await?;

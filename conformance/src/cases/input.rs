@@ -10,7 +10,6 @@ use crate::faulty::{Faulty, Verb};
 
 cases! { "input";
     keys: "input";
-    the_longest_key_works: "input";
     ttls: "input";
     ttls_at_the_limits_work: "L3";
     floors: "L9";
@@ -22,39 +21,23 @@ cases! { "input";
 
 async fn keys(cx: &Cx) -> Outcome {
     let store = Faulty::new(cx.a.clone());
-    let locks = LockManager::new(store.clone());
+    let locks = cx.manager(store.clone()).build()?;
     let long = "x".repeat(LockKey::MAX_LEN + 1);
     for key in ["", "\0", "a\0b", long.as_str()] {
         let kind = locks.lock(key).err().map(|error| error.kind());
         ensure!(kind == Some(ErrorKind::InvalidInput), "{key:?}: {kind:?}");
         let kind = locks.inspect(key).await.err().map(|error| error.kind());
-        ensure!(
-            kind == Some(ErrorKind::InvalidInput),
-            "inspect {key:?}: {kind:?}"
-        );
+        ensure!(kind == Some(ErrorKind::InvalidInput), "inspect {key:?}: {kind:?}");
     }
-    ensure!(
-        store.calls(Verb::Inspect) == 0,
-        "a bad key got to the backend"
-    );
-    Ok(())
-}
-
-async fn the_longest_key_works(cx: &Cx) -> Outcome {
+    ensure!(store.calls(Verb::Inspect) == 0, "a bad key got to the backend");
+    // The longest ones, of bytes that an encoding makes longer and of such as it does not.
     let room = LockKey::MAX_LEN - cx.key.as_str().len();
-    // Bytes that an encoding makes longer, and such as it does not.
     for fill in ["x", "{", "%"] {
         let claim = cx.claim_on(&cx.key_with(&fill.repeat(room)));
-        ensure!(
-            claim.key.as_str().len() == LockKey::MAX_LEN,
-            "not the longest"
-        );
+        ensure!(claim.key.as_str().len() == LockKey::MAX_LEN, "not the longest");
         let lease = cx.acquire(&cx.a, &claim).await?;
         let seen = cx.b.inspect(&claim.key).await?;
-        ensure!(
-            seen.as_ref().is_some_and(|info| info.token == lease.token),
-            "{fill}: {seen:?}"
-        );
+        ensure!(seen.as_ref().is_some_and(|info| info.token == lease.token), "{fill}: {seen:?}");
         let listed = cx.b.list(claim.key.as_str(), None, 2).await?;
         ensure!(listed.len() == 1, "{fill}: {listed:?}");
         cx.release(&cx.a, &claim).await?;
@@ -68,10 +51,7 @@ async fn refuse(cx: &Cx, claim: &Claim, what: &str) -> Outcome {
     refused(cx.a.renew(claim).await, &format!("renew, {what}"))?;
     refused(cx.a.release(claim).await, &format!("release, {what}"))?;
     refused(cx.a.watch(claim).await, &format!("watch, {what}"))?;
-    ensure!(
-        cx.b.inspect(&claim.key).await?.is_none(),
-        "{what}: refused, and in sight"
-    );
+    ensure!(cx.b.inspect(&claim.key).await?.is_none(), "{what}: refused, and in sight");
     Ok(())
 }
 
@@ -96,10 +76,7 @@ async fn ttls(cx: &Cx) -> Outcome {
         refuse(cx, &claim, &format!("ttl {ttl:?}")).await?;
         let kind = LockManager::builder(cx.a.clone()).ttl(ttl).build().err();
         let kind = kind.map(|error| error.kind());
-        ensure!(
-            kind == Some(ErrorKind::InvalidInput),
-            "ttl {ttl:?}: {kind:?}"
-        );
+        ensure!(kind == Some(ErrorKind::InvalidInput), "ttl {ttl:?}: {kind:?}");
     }
     Ok(())
 }
@@ -121,40 +98,21 @@ async fn ttls_at_the_limits_work(cx: &Cx) -> Outcome {
 async fn floors(cx: &Cx) -> Outcome {
     let limit = cx.a.limits().max_token;
     for floor in [limit + 1, MAX_TOKEN + 1, 1 << 53, u64::MAX] {
-        refuse(
-            cx,
-            &cx.claim().with_min_token(floor),
-            &format!("a floor of {floor}"),
-        )
-        .await?;
+        refuse(cx, &cx.claim().with_min_token(floor), &format!("a floor of {floor}")).await?;
     }
     // A refused raise leaves the lease alone.
     let claim = cx.claim();
     let lease = cx.acquire(&cx.a, &claim).await?;
-    refused(
-        cx.a.renew(&claim.clone().with_min_token(limit + 1)).await,
-        "a raise",
-    )?;
+    refused(cx.a.renew(&claim.clone().with_min_token(limit + 1)).await, "a raise")?;
     cx.stands(&claim, &lease).await
 }
 
 async fn labels(cx: &Cx) -> Outcome {
     for label in ["\0", "a\0b", &"x".repeat(Claim::MAX_LABEL + 1)] {
-        refuse(
-            cx,
-            &cx.claim().with_label(label),
-            &format!("label {label:?}"),
-        )
-        .await?;
-        let kind = LockManager::builder(cx.a.clone())
-            .label(label)
-            .build()
-            .err();
+        refuse(cx, &cx.claim().with_label(label), &format!("label {label:?}")).await?;
+        let kind = LockManager::builder(cx.a.clone()).label(label).build().err();
         let kind = kind.map(|error| error.kind());
-        ensure!(
-            kind == Some(ErrorKind::InvalidInput),
-            "label {label:?}: {kind:?}"
-        );
+        ensure!(kind == Some(ErrorKind::InvalidInput), "label {label:?}: {kind:?}");
     }
     Ok(())
 }
@@ -163,27 +121,12 @@ async fn settings(cx: &Cx) -> Outcome {
     let builder = || cx.manager(cx.a.clone());
     let ttl = cx.hold_ttl();
     for (what, built) in [
-        (
-            "request_timeout 0",
-            builder().request_timeout(Duration::ZERO).build(),
-        ),
-        (
-            "request_timeout ttl",
-            builder().request_timeout(ttl).build(),
-        ),
-        (
-            "request_timeout MAX",
-            builder().request_timeout(Duration::MAX).build(),
-        ),
-        (
-            "renew_every 0",
-            builder().renew_every(Duration::ZERO).build(),
-        ),
+        ("request_timeout 0", builder().request_timeout(Duration::ZERO).build()),
+        ("request_timeout ttl", builder().request_timeout(ttl).build()),
+        ("request_timeout MAX", builder().request_timeout(Duration::MAX).build()),
+        ("renew_every 0", builder().renew_every(Duration::ZERO).build()),
         ("renew_every ttl", builder().renew_every(ttl).build()),
-        (
-            "renew_every MAX",
-            builder().renew_every(Duration::MAX).build(),
-        ),
+        ("renew_every MAX", builder().renew_every(Duration::MAX).build()),
         ("poll_floor 0", builder().poll_floor(Duration::ZERO).build()),
         ("max_hold 0", builder().max_hold(Duration::ZERO).build()),
     ] {
@@ -191,10 +134,7 @@ async fn settings(cx: &Cx) -> Outcome {
         ensure!(kind == Some(ErrorKind::InvalidInput), "{what}: {kind:?}");
     }
     // And with what is allowed the backend works.
-    let locks = builder()
-        .retry_for(Duration::ZERO)
-        .max_hold(Duration::MAX)
-        .build()?;
+    let locks = builder().retry_for(Duration::ZERO).max_hold(Duration::MAX).build()?;
     locks.lock(&cx.key)?.acquire().await?.release().await?;
     Ok(())
 }
@@ -206,21 +146,12 @@ async fn nothing_is_sent(cx: &Cx) -> Outcome {
     let mut claim = cx.claim();
     for ttl in bad_ttls(cx) {
         claim.ttl = ttl;
-        refused(
-            cx.a.acquire(&claim).await,
-            &format!("ttl {ttl:?} on a held key"),
-        )?;
+        refused(cx.a.acquire(&claim).await, &format!("ttl {ttl:?} on a held key"))?;
     }
     let floor = cx.claim().with_min_token(u64::MAX);
-    refused(
-        cx.a.acquire(&floor).await,
-        "a floor of u64::MAX on a held key",
-    )?;
+    refused(cx.a.acquire(&floor).await, "a floor of u64::MAX on a held key")?;
     let seen = cx.sight().await?;
-    ensure!(
-        seen.as_ref().is_some_and(|info| info.token == lease.token),
-        "{seen:?}"
-    );
+    ensure!(seen.as_ref().is_some_and(|info| info.token == lease.token), "{seen:?}");
     Ok(())
 }
 
@@ -238,16 +169,9 @@ async fn extreme_waits_do_no_harm(cx: &Cx) -> Outcome {
     // Nothing but the lease's end can wake this waiter, if the store does not signal.
     let limit = Duration::MAX;
     lock.acquire_timeout(limit).await?.release().await?;
-    let kind = lock
-        .acquire_timeout(Duration::from_nanos(1))
-        .await
-        .err()
-        .map(|e| e.kind());
+    let kind = lock.acquire_timeout(Duration::from_nanos(1)).await.err().map(|e| e.kind());
     ensure!(
-        matches!(
-            kind,
-            None | Some(ErrorKind::Ambiguous | ErrorKind::Contended)
-        ),
+        matches!(kind, None | Some(ErrorKind::Ambiguous | ErrorKind::Contended)),
         "a limit of a nanosecond: {kind:?}"
     );
     locks.drain().await;

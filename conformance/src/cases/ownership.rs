@@ -73,22 +73,14 @@ async fn release_twice(cx: &Cx) -> Outcome {
     cx.acquire(&cx.a, &holder).await?;
     cx.release(&cx.a, &holder).await?;
     for client in [&cx.a, &cx.b] {
-        ensure_matches!(
-            client.release(&holder).await?,
-            Release::NotHeld,
-            "the second release"
-        );
+        ensure_matches!(client.release(&holder).await?, Release::NotHeld, "the second release");
     }
     Ok(())
 }
 
 async fn release_of_a_free_key(cx: &Cx) -> Outcome {
     let nobody = cx.claim();
-    ensure_matches!(
-        cx.a.release(&nobody).await?,
-        Release::NotHeld,
-        "release of a free key"
-    );
+    ensure_matches!(cx.a.release(&nobody).await?, Release::NotHeld, "release of a free key");
     cx.acquire(&cx.b, &cx.claim()).await?;
     Ok(())
 }
@@ -98,22 +90,14 @@ async fn renew_needs_the_holder(cx: &Cx) -> Outcome {
     let lease = cx.acquire(&cx.a, &holder).await?;
     for client in [&cx.a, &cx.b] {
         let other = cx.claim().with_min_token(lease.token + 1000);
-        ensure_matches!(
-            client.renew(&other).await?,
-            Renew::NotHeld,
-            "renew by another"
-        );
+        ensure_matches!(client.renew(&other).await?, Renew::NotHeld, "renew by another");
         cx.stands(&holder, &lease).await?;
     }
     Ok(())
 }
 
 async fn renew_of_a_free_key(cx: &Cx) -> Outcome {
-    ensure_matches!(
-        cx.a.renew(&cx.claim()).await?,
-        Renew::NotHeld,
-        "renew of a free key"
-    );
+    ensure_matches!(cx.a.renew(&cx.claim()).await?, Renew::NotHeld, "renew of a free key");
     ensure!(cx.sight().await?.is_none(), "renew created a lease");
     Ok(())
 }
@@ -122,15 +106,8 @@ async fn renew_after_release(cx: &Cx) -> Outcome {
     let holder = cx.claim();
     cx.acquire(&cx.a, &holder).await?;
     cx.release(&cx.a, &holder).await?;
-    ensure_matches!(
-        cx.a.renew(&holder).await?,
-        Renew::NotHeld,
-        "renew after release"
-    );
-    ensure!(
-        cx.sight().await?.is_none(),
-        "renew brought a released lease back"
-    );
+    ensure_matches!(cx.a.renew(&holder).await?, Renew::NotHeld, "renew after release");
+    ensure!(cx.sight().await?.is_none(), "renew brought a released lease back");
     Ok(())
 }
 
@@ -138,20 +115,11 @@ async fn renew_after_release(cx: &Cx) -> Outcome {
 async fn stale_holder_leaves_the_next_alone(cx: &Cx) -> Outcome {
     let stale = cx.claim();
     cx.acquire(&cx.a, &stale).await?;
-    cx.until_free(cx.ttl + cx.a.limits().expiry_lag + cx.slack())
-        .await?;
+    cx.until_free(cx.ttl + cx.a.limits().expiry_lag + cx.slack()).await?;
     let next = cx.claim();
     let lease = cx.acquire(&cx.b, &next).await?;
-    ensure_matches!(
-        cx.a.renew(&stale).await?,
-        Renew::NotHeld,
-        "renew by a stale holder"
-    );
-    ensure_matches!(
-        cx.a.release(&stale).await?,
-        Release::NotHeld,
-        "release by a stale holder"
-    );
+    ensure_matches!(cx.a.renew(&stale).await?, Renew::NotHeld, "renew by a stale holder");
+    ensure_matches!(cx.a.release(&stale).await?, Release::NotHeld, "release by a stale holder");
     ensure_matches!(
         cx.a.acquire(&stale).await?,
         Acquire::Contended(_),
@@ -165,10 +133,7 @@ async fn any_client_serves_the_holder(cx: &Cx) -> Outcome {
     let holder = cx.claim();
     let lease = cx.acquire(&cx.a, &holder).await?;
     let again = cx.acquire(&cx.b, &holder).await?;
-    ensure!(
-        again.token == lease.token,
-        "asked again through another client: {again:?}"
-    );
+    ensure!(again.token == lease.token, "asked again through another client: {again:?}");
     cx.renew(&cx.b, &holder).await?;
     cx.release(&cx.b, &holder).await
 }

@@ -42,11 +42,7 @@ async fn keeps_the_lock(cx: &Cx) -> Outcome {
         cx.contend(&cx.b, &cx.claim()).await?;
         tokio::time::sleep(cx.hold_ttl() / 10).await;
     }
-    ensure!(
-        store.calls(Verb::Renew) >= 5,
-        "{} renewals",
-        store.calls(Verb::Renew)
-    );
+    ensure!(store.calls(Verb::Renew) >= 5, "{} renewals", store.calls(Verb::Renew));
     guard.release().await?;
     cx.acquire(&cx.b, &cx.claim()).await?;
     Ok(())
@@ -60,15 +56,8 @@ async fn keeps_the_token(cx: &Cx) -> Outcome {
         tokio::time::sleep(cx.hold_ttl() / 10).await;
     }
     let seen = cx.sight().await?;
-    ensure!(
-        guard.fencing_token() == token,
-        "{token} then {}",
-        guard.fencing_token()
-    );
-    ensure!(
-        seen.as_ref().is_some_and(|info| info.token == token),
-        "{token} shows as {seen:?}"
-    );
+    ensure!(guard.fencing_token() == token, "{token} then {}", guard.fencing_token());
+    ensure!(seen.as_ref().is_some_and(|info| info.token == token), "{token} shows as {seen:?}");
     Ok(())
 }
 
@@ -83,10 +72,7 @@ async fn stops_at_release(cx: &Cx) -> Outcome {
     let renewals = store.calls(Verb::Renew);
     ensure!(cx.sight().await?.is_none(), "released, and in sight");
     tokio::time::sleep(cx.hold_ttl()).await;
-    ensure!(
-        store.calls(Verb::Renew) == renewals,
-        "renewed after the release"
-    );
+    ensure!(store.calls(Verb::Renew) == renewals, "renewed after the release");
     ensure!(cx.sight().await?.is_none(), "released, and back");
     Ok(())
 }
@@ -103,15 +89,9 @@ async fn stops_at_drop(cx: &Cx) -> Outcome {
     drop(guard);
     locks.drain().await;
     let renewals = store.calls(Verb::Renew);
-    ensure!(
-        cx.sight().await?.is_none(),
-        "dropped and drained, and in sight"
-    );
+    ensure!(cx.sight().await?.is_none(), "dropped and drained, and in sight");
     tokio::time::sleep(cx.hold_ttl()).await;
-    ensure!(
-        store.calls(Verb::Renew) == renewals,
-        "renewed after the drop"
-    );
+    ensure!(store.calls(Verb::Renew) == renewals, "renewed after the drop");
     ensure!(cx.sight().await?.is_none(), "dropped, and back");
     Ok(())
 }
@@ -131,14 +111,8 @@ async fn off_means_off(cx: &Cx) -> Outcome {
     if cx.exact() {
         ensure!(after == useful, "lost after {after:?}, not {useful:?}");
     }
-    ensure!(
-        after + cx.slack() >= useful,
-        "lost after {after:?}, before {useful:?}"
-    );
-    ensure!(
-        !guard.is_valid() && guard.remaining().is_zero(),
-        "lost, and valid"
-    );
+    ensure!(after + cx.slack() >= useful, "lost after {after:?}, before {useful:?}");
+    ensure!(!guard.is_valid() && guard.remaining().is_zero(), "lost, and valid");
     ensure!(after <= useful + cx.slack(), "lost after {after:?}, late");
     Ok(())
 }
@@ -164,10 +138,7 @@ async fn survives_a_short_outage(cx: &Cx) -> Outcome {
     tokio::time::sleep(cx.hold_ttl().mul_f64(0.6)).await;
     store.cut(false);
     tokio::time::sleep(cx.hold_ttl()).await;
-    ensure!(
-        guard.is_valid(),
-        "an outage shorter than the lease cost the lock"
-    );
+    ensure!(guard.is_valid(), "an outage shorter than the lease cost the lock");
     guard.release().await?;
     Ok(())
 }
@@ -185,15 +156,9 @@ async fn tells_a_lost_lease_at_once(cx: &Cx) -> Outcome {
     ensure!(reason == LostReason::NotHeld, "{reason:?}");
     ensure!(!guard.is_valid(), "lost, and valid");
     // At the next renewal, and a request.
-    ensure!(
-        after <= cx.hold_ttl() / 3 + cx.slack(),
-        "told after {after:?}"
-    );
+    ensure!(after <= cx.hold_ttl() / 3 + cx.slack(), "told after {after:?}");
     let error = guard.release().await.err().map(|error| error.kind());
-    ensure!(
-        error == Some(ErrorKind::Lost),
-        "release of a lost lock: {error:?}"
-    );
+    ensure!(error == Some(ErrorKind::Lost), "release of a lost lock: {error:?}");
     Ok(())
 }
 
@@ -209,11 +174,7 @@ async fn does_not_revive(cx: &Cx) -> Outcome {
     let lease = cx.acquire(&cx.b, &longer).await?;
     guard.lost().await;
     cx.stands(&next, &lease).await?;
-    ensure_matches!(
-        cx.a.renew(&stale).await?,
-        Renew::NotHeld,
-        "renew by the lost holder"
-    );
+    ensure_matches!(cx.a.renew(&stale).await?, Renew::NotHeld, "renew by the lost holder");
     drop(guard);
     tokio::time::sleep(cx.ttl / 10).await;
     cx.stands(&next, &lease).await
@@ -227,16 +188,12 @@ async fn ends_with_max_hold(cx: &Cx) -> Outcome {
     let reason = guard.lost().await;
     let after = held.elapsed();
     ensure!(reason == LostReason::MaxHold, "{reason:?} after {after:?}");
-    ensure!(
-        after <= limit + cx.slack(),
-        "lost after {after:?}, not {limit:?}"
-    );
+    ensure!(after <= limit + cx.slack(), "lost after {after:?}, not {limit:?}");
     if cx.exact() {
         ensure!(after == limit, "lost after {after:?}, not {limit:?}");
     }
     // Its lease is left to end, not taken away under work that is being stopped.
-    cx.until_free(cx.hold_ttl() + cx.a.limits().expiry_lag + cx.slack())
-        .await
+    cx.until_free(cx.hold_ttl() + cx.a.limits().expiry_lag + cx.slack()).await
 }
 
 /// An answer that comes after the deadline changes nothing: somebody may have seen the loss.

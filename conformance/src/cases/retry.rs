@@ -38,11 +38,7 @@ fn faulty(cx: &Cx) -> Faulty<std::sync::Arc<dyn LockBackend>> {
 async fn doubtful_acquire(cx: &Cx, store: &impl LockBackend, claim: &Claim) -> Outcome {
     let answer = store.acquire(claim).await;
     cx.note(format!("the doubtful attempt: {answer:?}"));
-    ensure_matches!(
-        answer,
-        Err(BackendError::Ambiguous(_)),
-        "the doubtful attempt"
-    );
+    ensure_matches!(answer, Err(BackendError::Ambiguous(_)), "the doubtful attempt");
     Ok(())
 }
 
@@ -53,9 +49,7 @@ async fn acquire_had_worked(cx: &Cx) -> Outcome {
     let before = cx.sight().await?;
     let again = cx.acquire(&store, &claim).await?;
     ensure!(
-        before
-            .as_ref()
-            .is_some_and(|info| info.token == again.token),
+        before.as_ref().is_some_and(|info| info.token == again.token),
         "granted again with another token: {before:?}, {again:?}"
     );
     cx.stands(&claim, &again).await
@@ -67,10 +61,7 @@ async fn acquire_had_not_arrived(cx: &Cx) -> Outcome {
     ensure!(cx.sight().await?.is_none(), "a fresh key is in sight");
     let lease = cx.acquire(&cx.a, &claim).await?;
     let again = cx.acquire(&cx.b, &claim).await?;
-    ensure!(
-        again.token == lease.token,
-        "taken, then granted again: {lease:?}, {again:?}"
-    );
+    ensure!(again.token == lease.token, "taken, then granted again: {lease:?}, {again:?}");
     Ok(())
 }
 
@@ -91,31 +82,19 @@ async fn acquire_lost_to_another(cx: &Cx) -> Outcome {
 /// A straggler may be granted, to nobody; it must end with its ttl.
 async fn acquire_arrives_after_its_release(cx: &Cx) -> Outcome {
     let claim = cx.claim();
-    ensure_matches!(
-        cx.a.release(&claim).await?,
-        Release::NotHeld,
-        "release before the acquire"
-    );
+    ensure_matches!(cx.a.release(&claim).await?, Release::NotHeld, "release before the acquire");
     let answer = cx.a.acquire(&claim).await?;
     cx.note(format!("the straggler: {answer:?}"));
-    cx.until_free(cx.ttl + cx.a.limits().expiry_lag + cx.slack())
-        .await
+    cx.until_free(cx.ttl + cx.a.limits().expiry_lag + cx.slack()).await
 }
 
 async fn renew_had_worked(cx: &Cx) -> Outcome {
     let (store, claim) = (faulty(cx), cx.claim());
     let lease = cx.acquire(&store, &claim).await?;
     store.next(Verb::Renew, Mishap::Reset);
-    ensure_matches!(
-        store.renew(&claim).await,
-        Err(BackendError::Ambiguous(_)),
-        "the lost answer"
-    );
+    ensure_matches!(store.renew(&claim).await, Err(BackendError::Ambiguous(_)), "the lost answer");
     let again = cx.renew(&store, &claim).await?;
-    ensure!(
-        again.token == lease.token,
-        "{lease:?}, renewed twice: {again:?}"
-    );
+    ensure!(again.token == lease.token, "{lease:?}, renewed twice: {again:?}");
     cx.stands(&claim, &lease).await
 }
 
@@ -123,13 +102,8 @@ async fn renew_had_not_arrived(cx: &Cx) -> Outcome {
     let claim = cx.claim();
     cx.acquire(&cx.a, &claim).await?;
     // It was under way for longer than the lease stood.
-    cx.until_free(cx.ttl + cx.a.limits().expiry_lag + cx.slack())
-        .await?;
-    ensure_matches!(
-        cx.a.renew(&claim).await?,
-        Renew::NotHeld,
-        "renew again, the key missing"
-    );
+    cx.until_free(cx.ttl + cx.a.limits().expiry_lag + cx.slack()).await?;
+    ensure_matches!(cx.a.renew(&claim).await?, Renew::NotHeld, "renew again, the key missing");
     ensure!(cx.sight().await?.is_none(), "the renewal took the key");
     Ok(())
 }
@@ -137,15 +111,10 @@ async fn renew_had_not_arrived(cx: &Cx) -> Outcome {
 async fn renew_lost_to_another(cx: &Cx) -> Outcome {
     let claim = cx.claim();
     cx.acquire(&cx.a, &claim).await?;
-    cx.until_free(cx.ttl + cx.a.limits().expiry_lag + cx.slack())
-        .await?;
+    cx.until_free(cx.ttl + cx.a.limits().expiry_lag + cx.slack()).await?;
     let other = cx.claim();
     let lease = cx.acquire(&cx.b, &other).await?;
-    ensure_matches!(
-        cx.a.renew(&claim).await?,
-        Renew::NotHeld,
-        "renew again, another's key"
-    );
+    ensure_matches!(cx.a.renew(&claim).await?, Renew::NotHeld, "renew again, another's key");
     cx.stands(&other, &lease).await?;
     let remaining = cx.sight().await?.map(|info| info.remaining);
     ensure!(
@@ -179,11 +148,7 @@ async fn release_had_worked(cx: &Cx) -> Outcome {
     store.next(Verb::Release, Mishap::Reset);
     let lost = store.release(&claim).await;
     ensure_matches!(lost, Err(BackendError::Ambiguous(_)), "the lost answer");
-    ensure_matches!(
-        store.release(&claim).await?,
-        Release::NotHeld,
-        "release again"
-    );
+    ensure_matches!(store.release(&claim).await?, Release::NotHeld, "release again");
     ensure!(cx.sight().await?.is_none(), "released, and in sight");
     Ok(())
 }
@@ -192,11 +157,7 @@ async fn release_had_not_arrived(cx: &Cx) -> Outcome {
     let (store, claim) = (faulty(cx), cx.claim());
     let lease = cx.acquire(&store, &claim).await?;
     store.next(Verb::Release, Mishap::Refuse);
-    ensure_matches!(
-        store.release(&claim).await,
-        Err(BackendError::Unavailable(_)),
-        "refused"
-    );
+    ensure_matches!(store.release(&claim).await, Err(BackendError::Unavailable(_)), "refused");
     cx.stands(&claim, &lease).await?;
     cx.release(&store, &claim).await?;
     ensure!(cx.sight().await?.is_none(), "released, and in sight");
@@ -211,11 +172,7 @@ async fn release_lost_to_another(cx: &Cx) -> Outcome {
     ensure_matches!(lost, Err(BackendError::Ambiguous(_)), "the lost answer");
     let other = cx.claim();
     let lease: Lease = cx.acquire(&cx.b, &other).await?;
-    ensure_matches!(
-        store.release(&claim).await?,
-        Release::NotHeld,
-        "release again"
-    );
+    ensure_matches!(store.release(&claim).await?, Release::NotHeld, "release again");
     cx.stands(&other, &lease).await
 }
 
@@ -236,10 +193,7 @@ async fn core_recognises_its_own_lease(cx: &Cx) -> Outcome {
             store.calls(Verb::Acquire)
         );
         guard.release().await?;
-        ensure!(
-            cx.sight().await?.is_none(),
-            "{mishap:?}: released, and in sight"
-        );
+        ensure!(cx.sight().await?.is_none(), "{mishap:?}: released, and in sight");
     }
     Ok(())
 }
@@ -251,9 +205,7 @@ async fn core_takes_what_is_free(cx: &Cx) -> Outcome {
         store.next(Verb::Acquire, mishap);
         let guard = locks.lock(&cx.key)?.try_acquire().await?;
         let Some(guard) = guard else {
-            return Err(Failure::new(format!(
-                "{mishap:?}: contended, and nobody has it"
-            )));
+            return Err(Failure::new(format!("{mishap:?}: contended, and nobody has it")));
         };
         guard.release().await?;
     }
@@ -266,16 +218,10 @@ async fn core_waits_for_another(cx: &Cx) -> Outcome {
     let locks = cx.manager(store.clone()).build()?;
     store.next(Verb::Acquire, Mishap::LoseRequest);
     let lease = cx.acquire(&cx.b, &other).await?;
-    ensure!(
-        locks.lock(&cx.key)?.try_acquire().await?.is_none(),
-        "took another's key"
-    );
+    ensure!(locks.lock(&cx.key)?.try_acquire().await?.is_none(), "took another's key");
     cx.stands(&other, &lease).await?;
     let guard = locks.lock(&cx.key)?.acquire().await?;
-    ensure!(
-        guard.fencing_token() > lease.token,
-        "{guard:?} after {lease:?}"
-    );
+    ensure!(guard.fencing_token() > lease.token, "{guard:?} after {lease:?}");
     guard.release().await?;
     Ok(())
 }
@@ -288,14 +234,8 @@ async fn core_counts_a_lost_release_as_done(cx: &Cx) -> Outcome {
         store.next(Verb::Release, mishap);
         // The second answer is "not held", and it is no loss.
         guard.release().await?;
-        ensure!(
-            store.calls(Verb::Release) == 2,
-            "{mishap:?}: not sent again"
-        );
-        ensure!(
-            cx.sight().await?.is_none(),
-            "{mishap:?}: released, and in sight"
-        );
+        ensure!(store.calls(Verb::Release) == 2, "{mishap:?}: not sent again");
+        ensure!(cx.sight().await?.is_none(), "{mishap:?}: released, and in sight");
     }
     Ok(())
 }
@@ -307,10 +247,7 @@ async fn core_sends_a_lost_release_again(cx: &Cx) -> Outcome {
         let guard = locks.lock(&cx.key)?.acquire().await?;
         store.next(Verb::Release, mishap);
         guard.release().await?;
-        ensure!(
-            cx.sight().await?.is_none(),
-            "{mishap:?}: released, and in sight"
-        );
+        ensure!(cx.sight().await?.is_none(), "{mishap:?}: released, and in sight");
     }
     Ok(())
 }
@@ -326,16 +263,8 @@ async fn core_releases_before_it_gives_up(cx: &Cx) -> Outcome {
         .retry_for(cx.hold_ttl() / 10)
         .build()?;
     store.next(Verb::Acquire, Mishap::LoseReply);
-    let error = locks
-        .lock(&cx.key)?
-        .acquire()
-        .await
-        .err()
-        .map(|error| error.kind());
-    ensure!(
-        error == Some(ErrorKind::Ambiguous),
-        "an acquire without an answer: {error:?}"
-    );
+    let error = locks.lock(&cx.key)?.acquire().await.err().map(|error| error.kind());
+    ensure!(error == Some(ErrorKind::Ambiguous), "an acquire without an answer: {error:?}");
     locks.drain().await;
     ensure!(cx.sight().await?.is_none(), "given up, and left behind");
     Ok(())
@@ -344,27 +273,16 @@ async fn core_releases_before_it_gives_up(cx: &Cx) -> Outcome {
 async fn core_retries_an_outage(cx: &Cx) -> Outcome {
     let store = faulty(cx);
     let locks = cx.manager(store.clone()).build()?;
-    for mishap in [
-        Mishap::Refuse,
-        Mishap::Reset,
-        Mishap::Refuse,
-        Mishap::LoseReply,
-        Mishap::Refuse,
-    ] {
+    for mishap in [Mishap::Refuse, Mishap::Reset, Mishap::Refuse, Mishap::LoseReply, Mishap::Refuse]
+    {
         store.next(Verb::Acquire, mishap);
     }
     let guard = locks.lock(&cx.key)?.acquire().await?;
     let sight = cx.sight().await?;
-    let mine = sight
-        .as_ref()
-        .is_some_and(|info| info.holder == guard.holder());
+    let mine = sight.as_ref().is_some_and(|info| info.holder == guard.holder());
     ensure!(mine, "{guard:?} shows as {sight:?}");
     guard.release().await?;
-    ensure_matches!(
-        cx.a.acquire(&cx.claim()).await?,
-        Acquire::Acquired(_),
-        "after all that"
-    );
+    ensure_matches!(cx.a.acquire(&cx.claim()).await?, Acquire::Acquired(_), "after all that");
     Ok(())
 }
 
@@ -375,27 +293,21 @@ async fn core_gives_up_in_time(cx: &Cx) -> Outcome {
     for (mishap, kind) in [
         (Mishap::Refuse, ErrorKind::Unavailable),
         (Mishap::LoseRequest, ErrorKind::Ambiguous),
+        (Mishap::LoseReply, ErrorKind::Ambiguous),
     ] {
         for _ in 0..100 {
             store.next(Verb::Acquire, mishap);
         }
         let asked = tokio::time::Instant::now();
-        let error = locks
-            .lock(&cx.key)?
-            .acquire()
-            .await
-            .err()
-            .map(|error| error.kind());
+        let error = locks.lock(&cx.key)?.acquire().await.err().map(|error| error.kind());
         let after = asked.elapsed();
         ensure!(error == Some(kind), "{mishap:?}: {error:?}");
         // One request may be under way when the time is over.
         let most = retry_for + cx.hold_ttl() / 6 + cx.slack();
-        ensure!(
-            after >= retry_for && after <= most,
-            "{mishap:?}: gave up after {after:?}"
-        );
+        ensure!(after >= retry_for && after <= most, "{mishap:?}: gave up after {after:?}");
         store.calm();
         locks.drain().await;
+        ensure!(cx.sight().await?.is_none(), "{mishap:?}: given up, and in sight");
     }
     Ok(())
 }

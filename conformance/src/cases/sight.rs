@@ -1,6 +1,6 @@
 //! What those see who do not hold.
 
-use lockcore::Claim;
+use lockcore::{Claim, LockKey};
 
 use super::cases;
 use crate::case::{Cx, Outcome, ensure};
@@ -36,29 +36,14 @@ async fn inspect_shows_the_lease(cx: &Cx) -> Outcome {
 
 async fn inspect_shows_a_label_as_it_is(cx: &Cx) -> Outcome {
     let longest = "x".repeat(Claim::MAX_LABEL);
-    let labels = [
-        "",
-        " ",
-        "a|b|c",
-        "|",
-        "1|2",
-        "{\"a\":1}",
-        "'; --",
-        "\u{1f512}\n\t%s",
-        &longest,
-    ];
+    let labels = ["", " ", "a|b|c", "|", "1|2", "{\"a\":1}", "'; --", "\u{1f512}\n\t%s", &longest];
     for (n, label) in labels.into_iter().enumerate() {
-        let claim = cx
-            .claim_on(&cx.key_with(&format!("/{n}")))
-            .with_label(label);
+        let claim = cx.claim_on(&cx.key_with(&format!("/{n}"))).with_label(label);
         cx.acquire(&cx.a, &claim).await?;
         // A renewal must not touch it.
         cx.renew(&cx.a, &claim).await?;
         let seen = cx.b.inspect(&claim.key).await?.map(|info| info.label);
-        ensure!(
-            seen.as_deref() == Some(label),
-            "{label:?} shows as {seen:?}"
-        );
+        ensure!(seen.as_deref() == Some(label), "{label:?} shows as {seen:?}");
     }
     Ok(())
 }
@@ -99,18 +84,17 @@ async fn inspect_shows_a_renewal(cx: &Cx) -> Outcome {
 }
 
 async fn list_shows_what_stands(cx: &Cx) -> Outcome {
-    let (held, released) = (
-        cx.claim_on(&cx.key_with("/held")),
-        cx.claim_on(&cx.key_with("/gone")),
-    );
+    let (held, released) = (cx.claim_on(&cx.key_with("/held")), cx.claim_on(&cx.key_with("/gone")));
     let lease = cx.acquire(&cx.a, &held.clone().with_label("me")).await?;
     cx.acquire(&cx.a, &released).await?;
     cx.release(&cx.a, &released).await?;
+    // Before and behind them in the order of keys, and not theirs.
+    for other in [format!("!{}", cx.key), format!("~{}", cx.key)] {
+        cx.acquire(&cx.a, &cx.claim_on(&LockKey::new(other)?)).await?;
+    }
     let list = cx.b.list(cx.key.as_str(), None, 10).await?;
     let [info] = list.as_slice() else {
-        return Err(crate::Failure::new(format!(
-            "expected one lease, saw {list:?}"
-        )));
+        return Err(crate::Failure::new(format!("expected one lease, saw {list:?}")));
     };
     let right = info.key == held.key
         && info.holder == held.holder
@@ -136,6 +120,7 @@ async fn list_goes_page_by_page(cx: &Cx) -> Outcome {
         let page = cx.b.list(cx.key.as_str(), after.as_ref(), 5).await?;
         ensure!(page.len() <= 5, "asked for 5, got {}", page.len());
         let Some(last) = page.last() else { break };
+        ensure!(seen.len() <= names.len(), "pages without end");
         after = Some(last.key.clone());
         seen.extend(page.into_iter().map(|info| info.key));
     }
@@ -148,9 +133,7 @@ async fn list_goes_page_by_page(cx: &Cx) -> Outcome {
 
 /// A prefix is bytes, not a pattern.
 async fn list_takes_a_prefix_as_it_is(cx: &Cx) -> Outcome {
-    let names = [
-        "/*", "/a*b", "/axb", "/?", "/[ab]", "/a", "/\\", "/%", "/_", "/{", "/}",
-    ];
+    let names = ["/*", "/a*b", "/axb", "/?", "/[ab]", "/a", "/\\", "/%", "/_", "/{", "/}"];
     for name in names {
         cx.acquire(&cx.a, &cx.claim_on(&cx.key_with(name))).await?;
     }
@@ -164,10 +147,7 @@ async fn list_takes_a_prefix_as_it_is(cx: &Cx) -> Outcome {
             .collect();
         expected.sort();
         let seen: Vec<_> = list.into_iter().map(|info| info.key).collect();
-        ensure!(
-            seen == expected,
-            "{name}: expected {expected:?}, saw {seen:?}"
-        );
+        ensure!(seen == expected, "{name}: expected {expected:?}, saw {seen:?}");
     }
     Ok(())
 }

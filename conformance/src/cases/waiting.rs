@@ -33,11 +33,7 @@ async fn wait(
     client: impl LockBackend,
     floor: Duration,
 ) -> Result<tokio::task::JoinHandle<Result<Instant, lockcore::Error>>, Failure> {
-    let lock = cx
-        .manager(client)
-        .poll_floor(floor)
-        .build()?
-        .lock(&cx.key)?;
+    let lock = cx.manager(client).poll_floor(floor).build()?.lock(&cx.key)?;
     Ok(tokio::spawn(async move {
         let guard = lock.acquire().await?;
         let at = Instant::now();
@@ -55,18 +51,21 @@ async fn hold(cx: &Cx) -> Result<Claim, Failure> {
 }
 
 /// Waits until a store has been asked twice and watched: its caller is waiting then.
-async fn settled(store: &Faulty<Arc<dyn LockBackend>>) {
+async fn settled<B: LockBackend>(store: &Faulty<B>) -> Outcome {
+    let end = Instant::now() + Duration::from_secs(20);
     while store.calls(Verb::Watch) == 0 || store.calls(Verb::Acquire) < 2 {
+        ensure!(Instant::now() < end, "nobody waits for the held key");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     tokio::time::sleep(Duration::from_millis(50)).await;
+    Ok(())
 }
 
 async fn a_release_wakes(cx: &Cx) -> Outcome {
     let claim = hold(cx).await?;
     let store = Faulty::new(cx.b.clone());
     let waiter = wait(cx, store.clone(), Duration::from_secs(3600)).await?;
-    settled(&store).await;
+    settled(&store).await?;
     let freed = Instant::now();
     cx.release(&cx.a, &claim).await?;
     let after = waiter.await?? - freed;
@@ -81,9 +80,7 @@ async fn a_signal_is_armed_when_returned(cx: &Cx) -> Outcome {
         let signal = cx.b.watch(&cx.claim()).await?;
         cx.release(&cx.a, &claim).await?;
         ensure!(
-            tokio::time::timeout(Duration::from_secs(10), signal)
-                .await
-                .is_ok(),
+            tokio::time::timeout(Duration::from_secs(10), signal).await.is_ok(),
             "a release right after the watch was armed did not resolve it"
         );
     }
@@ -102,9 +99,7 @@ async fn one_release_wakes_all(cx: &Cx) -> Outcome {
     cx.release(&cx.a, &claim).await?;
     for signal in signals {
         ensure!(
-            tokio::time::timeout(Duration::from_secs(10), signal)
-                .await
-                .is_ok(),
+            tokio::time::timeout(Duration::from_secs(10), signal).await.is_ok(),
             "one of several watchers was not woken"
         );
     }
@@ -123,9 +118,7 @@ async fn a_signal_can_be_armed_again(cx: &Cx) -> Outcome {
         }
         cx.release(&cx.a, &claim).await?;
         ensure!(
-            tokio::time::timeout(Duration::from_secs(10), signal)
-                .await
-                .is_ok(),
+            tokio::time::timeout(Duration::from_secs(10), signal).await.is_ok(),
             "round {round}: not woken"
         );
         before = cx.b.watch(&cx.claim()).await?;
@@ -141,11 +134,7 @@ async fn an_expiry_lets_in(cx: &Cx) -> Outcome {
     let after = waiter.await?? - held;
     cx.note(format!("in after {after:?} of {:?}", lease.ttl));
     let most = lease.ttl + cx.a.limits().expiry_lag + Duration::from_secs(1) + cx.slack();
-    ensure!(
-        after <= most,
-        "granted for {:?}, in after {after:?}",
-        lease.ttl
-    );
+    ensure!(after <= most, "granted for {:?}, in after {after:?}", lease.ttl);
     Ok(())
 }
 
@@ -154,35 +143,23 @@ async fn a_lost_signal_delays_and_no_more(cx: &Cx) -> Outcome {
     let claim = hold(cx).await?;
     let store = Faulty::new(Deaf(cx.b.clone()));
     let waiter = wait(cx, store.clone(), Duration::from_secs(1)).await?;
-    while store.calls(Verb::Acquire) < 2 {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    settled(&store).await?;
     let freed = Instant::now();
     cx.release(&cx.a, &claim).await?;
     let after = waiter.await?? - freed;
     cx.note(format!("in after {after:?}"));
-    ensure!(
-        after <= Duration::from_secs(1) + cx.slack(),
-        "polled after {after:?}"
-    );
+    ensure!(after <= Duration::from_secs(1) + cx.slack(), "polled after {after:?}");
     Ok(())
 }
 
 async fn a_failing_watch_delays_and_no_more(cx: &Cx) -> Outcome {
     let claim = hold(cx).await?;
     let store = Faulty::new(cx.b.clone());
-    for mishap in [
-        Mishap::Refuse,
-        Mishap::Reset,
-        Mishap::LoseReply,
-        Mishap::Refuse,
-    ] {
+    for mishap in [Mishap::Refuse, Mishap::Reset, Mishap::LoseReply, Mishap::Refuse] {
         store.next(Verb::Watch, mishap);
     }
     let waiter = wait(cx, store.clone(), Duration::from_secs(1)).await?;
-    while store.calls(Verb::Watch) == 0 {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    settled(&store).await?;
     cx.release(&cx.a, &claim).await?;
     let freed = Instant::now();
     let after = waiter.await?? - freed;
@@ -198,15 +175,12 @@ async fn an_idle_waiter_is_quiet(cx: &Cx) -> Outcome {
     let claim = hold(cx).await?;
     let store = Faulty::new(cx.b.clone());
     let waiter = wait(cx, store.clone(), Duration::from_secs(1)).await?;
-    settled(&store).await;
+    settled(&store).await?;
     let before = store.calls(Verb::Acquire) + store.calls(Verb::Watch);
     tokio::time::sleep(Duration::from_millis(4500)).await;
     let asked = store.calls(Verb::Acquire) + store.calls(Verb::Watch) - before;
     cx.note(format!("{asked} requests in 4.5 s"));
-    ensure!(
-        (4..=7).contains(&asked),
-        "asked {asked} times in 4.5 s at a floor of 1 s"
-    );
+    ensure!((4..=7).contains(&asked), "asked {asked} times in 4.5 s at a floor of 1 s");
     cx.release(&cx.a, &claim).await?;
     waiter.await??;
     Ok(())
@@ -215,32 +189,18 @@ async fn an_idle_waiter_is_quiet(cx: &Cx) -> Outcome {
 async fn a_limit_is_kept(cx: &Cx) -> Outcome {
     let claim = hold(cx).await?;
     let lock = cx.manager(cx.b.clone()).build()?.lock(&cx.key)?;
-    for limit in [
-        Duration::ZERO,
-        Duration::from_millis(300),
-        Duration::from_millis(1200),
-    ] {
+    for limit in [Duration::ZERO, Duration::from_millis(300), Duration::from_millis(1200)] {
         let asked = Instant::now();
-        let error = lock
-            .acquire_timeout(limit)
-            .await
-            .err()
-            .map(|error| error.kind());
+        let error = lock.acquire_timeout(limit).await.err().map(|error| error.kind());
         let after = asked.elapsed();
         ensure!(error == Some(ErrorKind::Contended), "{limit:?}: {error:?}");
-        ensure!(
-            after >= limit && after <= limit + cx.slack(),
-            "{limit:?} took {after:?}"
-        );
+        ensure!(after >= limit && after <= limit + cx.slack(), "{limit:?} took {after:?}");
         if cx.exact() {
             ensure!(after == limit, "{limit:?} took {after:?}");
         }
     }
     cx.release(&cx.a, &claim).await?;
-    lock.acquire_timeout(Duration::from_secs(10))
-        .await?
-        .release()
-        .await?;
+    lock.acquire_timeout(Duration::from_secs(10)).await?.release().await?;
     Ok(())
 }
 
@@ -249,19 +209,12 @@ async fn try_does_not_wait(cx: &Cx) -> Outcome {
     let lock = cx.manager(cx.b.clone()).build()?.lock(&cx.key)?;
     let asked = Instant::now();
     ensure!(lock.try_acquire().await?.is_none(), "took a held key");
-    ensure!(
-        asked.elapsed() <= cx.slack(),
-        "waited {:?}",
-        asked.elapsed()
-    );
+    ensure!(asked.elapsed() <= cx.slack(), "waited {:?}", asked.elapsed());
     cx.release(&cx.a, &claim).await?;
     let guard = lock.try_acquire().await?;
     ensure!(guard.is_some(), "did not take a free key");
     // In the same process as well.
-    ensure!(
-        lock.try_acquire().await?.is_none(),
-        "took its own key twice"
-    );
+    ensure!(lock.try_acquire().await?.is_none(), "took its own key twice");
     Ok(())
 }
 
@@ -269,11 +222,7 @@ async fn waiters_of_two_clients_get_in(cx: &Cx) -> Outcome {
     let claim = hold(cx).await?;
     let mut waiters = Vec::new();
     for n in 0..6 {
-        let client = if n % 2 == 0 {
-            cx.a.clone()
-        } else {
-            cx.b.clone()
-        };
+        let client = if n % 2 == 0 { cx.a.clone() } else { cx.b.clone() };
         waiters.push(wait(cx, client, Duration::from_secs(1)).await?);
     }
     tokio::time::sleep(Duration::from_millis(100)).await;

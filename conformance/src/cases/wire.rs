@@ -62,10 +62,7 @@ impl Wire {
     }
 
     fn delivered(&self, direction: Direction) -> u64 {
-        self.proxies
-            .iter()
-            .map(|proxy| proxy.delivered(direction))
-            .sum()
+        self.proxies.iter().map(|proxy| proxy.delivered(direction)).sum()
     }
 }
 
@@ -130,9 +127,7 @@ async fn a_lost_acquire_answer_is_recognised(cx: &Cx) -> Outcome {
         wire.each(|proxy| proxy.swallow_next(Direction::ToClient, then));
         let guard = locks.lock(&cx.key)?.acquire().await?;
         ensure!(
-            wire.proxies
-                .iter()
-                .any(|proxy| proxy.swallowed(Direction::ToClient) > 0),
+            wire.proxies.iter().any(|proxy| proxy.swallowed(Direction::ToClient) > 0),
             "{then:?}: nothing was lost"
         );
         let sight = cx.sight().await?;
@@ -142,10 +137,7 @@ async fn a_lost_acquire_answer_is_recognised(cx: &Cx) -> Outcome {
         ensure!(mine, "{then:?}: {guard:?} shows as {sight:?}");
         guard.release().await?;
         locks.drain().await;
-        ensure!(
-            cx.sight().await?.is_none(),
-            "{then:?}: released, and in sight"
-        );
+        ensure!(cx.sight().await?.is_none(), "{then:?}: released, and in sight");
     }
     Ok(())
 }
@@ -158,10 +150,7 @@ async fn a_lost_acquire_request_is_taken(cx: &Cx) -> Outcome {
         let guard = locks.lock(&cx.key)?.acquire().await?;
         guard.release().await?;
         locks.drain().await;
-        ensure!(
-            cx.sight().await?.is_none(),
-            "{then:?}: released, and in sight"
-        );
+        ensure!(cx.sight().await?.is_none(), "{then:?}: released, and in sight");
     }
     Ok(())
 }
@@ -200,16 +189,11 @@ async fn a_lost_renew_answer_is_recognised(cx: &Cx) -> Outcome {
         wire.each(|proxy| proxy.swallow_next(Direction::ToClient, then));
         tokio::time::sleep(cx.hold_ttl() + cx.hold_ttl() / 2).await;
         ensure!(
-            wire.proxies
-                .iter()
-                .any(|proxy| proxy.swallowed(Direction::ToClient) > 0),
+            wire.proxies.iter().any(|proxy| proxy.swallowed(Direction::ToClient) > 0),
             "{then:?}: nothing was lost"
         );
         ensure!(guard.is_valid(), "{then:?}: a lost answer cost the lock");
-        ensure!(
-            guard.fencing_token() == token,
-            "{then:?}: the token changed"
-        );
+        ensure!(guard.fencing_token() == token, "{then:?}: the token changed");
         cx.contend(&cx.b, &cx.claim()).await?;
         guard.release().await?;
     }
@@ -223,10 +207,7 @@ async fn a_lost_release_answer_is_recognised(cx: &Cx) -> Outcome {
         let guard = locks.lock(&cx.key)?.acquire().await?;
         wire.each(|proxy| proxy.swallow_next(Direction::ToClient, then));
         guard.release().await?;
-        ensure!(
-            cx.sight().await?.is_none(),
-            "{then:?}: released, and in sight"
-        );
+        ensure!(cx.sight().await?.is_none(), "{then:?}: released, and in sight");
     }
     Ok(())
 }
@@ -249,9 +230,7 @@ where
         cx.a.release(&claim).await?;
         // Every boundary of a message and, of the many within one, some.
         let step = (bytes / 24).max(1);
-        let cuts = (0..bytes)
-            .step_by(usize::try_from(step)?)
-            .chain([bytes - 1, bytes]);
+        let cuts = (0..bytes).step_by(usize::try_from(step)?).chain([bytes - 1, bytes]);
         for after in cuts {
             let claim = cx.claim();
             prepare(cx, verb, &claim).await?;
@@ -260,22 +239,15 @@ where
                 Ok(Ok(())) => {}
                 Ok(Err(BackendError::Ambiguous(_) | BackendError::Unavailable(_))) => {}
                 other => {
-                    return Err(Failure::new(format!(
-                        "{direction:?} cut at {after}: {other:?}"
-                    )));
+                    return Err(Failure::new(format!("{direction:?} cut at {after}: {other:?}")));
                 }
             }
             wire.heal();
             let outcome = round(claim).await;
             outcome.map_err(|failure| {
-                Failure::new(format!(
-                    "{direction:?} cut at {after} of {bytes}: {failure}"
-                ))
+                Failure::new(format!("{direction:?} cut at {after} of {bytes}: {failure}"))
             })?;
-            ensure!(
-                cx.sight().await?.is_none(),
-                "{direction:?} cut at {after}: left behind"
-            );
+            ensure!(cx.sight().await?.is_none(), "{direction:?} cut at {after}: left behind");
         }
     }
     Ok(())
@@ -354,10 +326,7 @@ async fn a_black_hole_is_told_by_the_deadline(cx: &Cx) -> Outcome {
     let after = cut.elapsed();
     cx.note(format!("{left:?} were left, lost after {after:?}"));
     ensure!(reason == LostReason::Expired, "{reason:?}");
-    ensure!(
-        after <= left + Duration::from_secs(1),
-        "{left:?} were left, lost after {after:?}"
-    );
+    ensure!(after <= left + Duration::from_secs(1), "{left:?} were left, lost after {after:?}");
     Ok(())
 }
 
@@ -369,10 +338,7 @@ async fn a_black_hole_that_ends_is_survived(cx: &Cx) -> Outcome {
     tokio::time::sleep(cx.hold_ttl() / 2).await;
     wire.heal();
     tokio::time::sleep(cx.hold_ttl()).await;
-    ensure!(
-        guard.is_valid(),
-        "an outage shorter than the lease cost the lock"
-    );
+    ensure!(guard.is_valid(), "an outage shorter than the lease cost the lock");
     guard.release().await?;
     Ok(())
 }
@@ -410,10 +376,7 @@ async fn a_cut_while_waiting_is_survived(cx: &Cx) -> Outcome {
     let mut holder = cx.claim();
     holder.ttl = cx.ttl * 60;
     cx.acquire(&cx.a, &holder).await?;
-    let locks = cx
-        .manager(wire.client.clone())
-        .poll_floor(Duration::from_secs(2))
-        .build()?;
+    let locks = cx.manager(wire.client.clone()).poll_floor(Duration::from_secs(2)).build()?;
     let lock = locks.lock(&cx.key)?;
     let waiting = tokio::spawn(async move { lock.acquire().await });
     for _ in 0..3 {
@@ -425,11 +388,7 @@ async fn a_cut_while_waiting_is_survived(cx: &Cx) -> Outcome {
     let freed = Instant::now();
     let guard = waiting.await??;
     cx.note(format!("in after {:?}", freed.elapsed()));
-    ensure!(
-        freed.elapsed() <= Duration::from_secs(2) + cx.slack(),
-        "{:?}",
-        freed.elapsed()
-    );
+    ensure!(freed.elapsed() <= Duration::from_secs(2) + cx.slack(), "{:?}", freed.elapsed());
     guard.release().await?;
     Ok(())
 }
@@ -440,10 +399,7 @@ async fn a_deaf_wire_delays_and_no_more(cx: &Cx) -> Outcome {
     let mut holder = cx.claim();
     holder.ttl = cx.ttl * 60;
     cx.acquire(&cx.a, &holder).await?;
-    let locks = cx
-        .manager(wire.client.clone())
-        .poll_floor(Duration::from_secs(1))
-        .build()?;
+    let locks = cx.manager(wire.client.clone()).poll_floor(Duration::from_secs(1)).build()?;
     let lock = locks.lock(&cx.key)?;
     let waiting = tokio::spawn(async move { lock.acquire().await });
     tokio::time::sleep(Duration::from_millis(300)).await;
@@ -463,10 +419,7 @@ async fn a_deaf_wire_delays_and_no_more(cx: &Cx) -> Outcome {
 async fn bad_input_sends_nothing(cx: &Cx) -> Outcome {
     let wire = Wire::new(cx).await?;
     let quiet = wire.delivered(Direction::ToServer);
-    let mut claims = vec![
-        cx.claim().with_min_token(u64::MAX),
-        cx.claim().with_label("\0"),
-    ];
+    let mut claims = vec![cx.claim().with_min_token(u64::MAX), cx.claim().with_label("\0")];
     for ttl in [Duration::ZERO, Duration::from_nanos(1), Duration::MAX] {
         let mut claim = cx.claim();
         claim.ttl = ttl;
@@ -491,14 +444,8 @@ async fn bad_input_sends_nothing(cx: &Cx) -> Outcome {
     }
     let locks = cx.manager(wire.client.clone()).build()?;
     let kind = locks.lock("").err().map(|error| error.kind());
-    ensure!(
-        kind == Some(ErrorKind::InvalidInput),
-        "an empty key: {kind:?}"
-    );
+    ensure!(kind == Some(ErrorKind::InvalidInput), "an empty key: {kind:?}");
     let sent = wire.delivered(Direction::ToServer) - quiet;
-    ensure!(
-        sent == 0,
-        "{sent} bytes were sent for input that is refused"
-    );
+    ensure!(sent == 0, "{sent} bytes were sent for input that is refused");
     Ok(())
 }

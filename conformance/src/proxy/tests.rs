@@ -157,10 +157,7 @@ async fn a_connection_is_cut_once_at_the_byte_asked_for() {
         send(&mut cut, b"abcd").await;
         let expected = b"abcd"[..bytes as usize].to_vec();
         assert_eq!(end(&mut cut).await, (expected, false));
-        assert_eq!(
-            (proxy.bytes_to_server(), proxy.bytes_to_client()),
-            (4, bytes)
-        );
+        assert_eq!((proxy.bytes_to_server(), proxy.bytes_to_client()), (4, bytes));
         let mut next = client(&proxy).await;
         send(&mut next, b"ef").await;
         assert_eq!(receive(&mut next, 2).await, b"ef");

@@ -75,20 +75,17 @@ impl Container {
 
     /// Stops the server where it stands.
     pub(super) async fn pause(&self) -> Result<(), BoxError> {
-        self.on_engine(|container| async move { Ok(container.pause().await?) })
-            .await
+        self.on_engine(|container| async move { Ok(container.pause().await?) }).await
     }
 
     /// Lets a paused server go on.
     pub(super) async fn resume(&self) -> Result<(), BoxError> {
-        self.on_engine(|container| async move { Ok(container.unpause().await?) })
-            .await
+        self.on_engine(|container| async move { Ok(container.unpause().await?) }).await
     }
 
     /// Ends the server as SIGKILL does, paused or not; it is gone when this returns.
     pub(super) async fn kill(&self) -> Result<(), BoxError> {
-        self.on_engine(|container| async move { kill(&container).await })
-            .await
+        self.on_engine(|container| async move { kill(&container).await }).await
     }
 
     /// Starts the server again, at the same ports and with the data it had.
@@ -113,8 +110,7 @@ impl Container {
             log.extend(container.stderr_to_vec().await?);
             Ok(String::from_utf8_lossy(&log).into_owned())
         });
-        log.await
-            .unwrap_or_else(|error| format!("(no log: {error})"))
+        log.await.unwrap_or_else(|error| format!("(no log: {error})"))
     }
 
     async fn on_engine<T, F>(&self, work: impl FnOnce(Arc<Running>) -> F) -> Result<T, BoxError>

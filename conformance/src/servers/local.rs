@@ -33,12 +33,7 @@ impl LocalServer {
         for (name, contents) in files {
             fs::write(folder.0.join(name), contents)?;
         }
-        let server = Self {
-            program: program.to_owned(),
-            args,
-            folder,
-            running: Mutex::new(None),
-        };
+        let server = Self { program: program.to_owned(), args, folder, running: Mutex::new(None) };
         server.respawn()?;
         Ok(server)
     }
@@ -77,10 +72,7 @@ impl LocalServer {
     /// Starts the program again in the same folder, with the same arguments.
     pub(super) fn respawn(&self) -> io::Result<()> {
         self.kill();
-        let log = File::options()
-            .create(true)
-            .append(true)
-            .open(self.folder.0.join(LOG))?;
+        let log = File::options().create(true).append(true).open(self.folder.0.join(LOG))?;
         let server = Command::new(&self.program)
             .args(&self.args)
             .current_dir(&self.folder.0)
@@ -92,10 +84,7 @@ impl LocalServer {
                 io::Error::new(error.kind(), format!("{}: {error}", self.program.display()))
             })?;
         // From here on the program is killed if anything fails.
-        let mut running = Running {
-            server,
-            warden: None,
-        };
+        let mut running = Running { server, warden: None };
         running.warden = Some(warden(running.server.id(), &self.folder.0)?);
         *self.running() = Some(running);
         Ok(())
@@ -204,10 +193,7 @@ fn warden(server: u32, folder: &Path) -> io::Result<Child> {
 
 #[cfg(not(unix))]
 fn warden(_server: u32, _folder: &Path) -> io::Result<Child> {
-    Err(io::Error::new(
-        io::ErrorKind::Unsupported,
-        "servers are started on Unix only",
-    ))
+    Err(io::Error::new(io::ErrorKind::Unsupported, "servers are started on Unix only"))
 }
 
 /// A folder that is removed when dropped.
@@ -241,9 +227,7 @@ impl Drop for Folder {
 pub(super) fn find(programs: &[&str]) -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
     programs.iter().find_map(|program| {
-        std::env::split_paths(&path)
-            .map(|folder| folder.join(program))
-            .find(|file| file.is_file())
+        std::env::split_paths(&path).map(|folder| folder.join(program)).find(|file| file.is_file())
     })
 }
 

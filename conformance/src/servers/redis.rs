@@ -166,14 +166,7 @@ impl RedisServer {
     }
 
     async fn wipe(&self) -> Result<(), BoxError> {
-        match ask(
-            self.addr,
-            self.address.login.as_ref(),
-            &["FLUSHALL"],
-            WIPE_LIMIT,
-        )
-        .await?
-        {
+        match ask(self.addr, self.address.login.as_ref(), &["FLUSHALL"], WIPE_LIMIT).await? {
             Reply::Text(_) => Ok(()),
             Reply::Error(error) => Err(error.into()),
         }

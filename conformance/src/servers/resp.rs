@@ -71,10 +71,7 @@ async fn exchange(stream: &mut BufReader<TcpStream>, command: &[&str]) -> io::Re
 }
 
 fn unknown(line: &str) -> io::Error {
-    io::Error::new(
-        io::ErrorKind::InvalidData,
-        format!("not an answer of a Redis server: {line:?}"),
-    )
+    io::Error::new(io::ErrorKind::InvalidData, format!("not an answer of a Redis server: {line:?}"))
 }
 
 fn encode(command: &[&str]) -> Vec<u8> {
@@ -91,10 +88,7 @@ mod tests {
 
     #[test]
     fn commands_are_arrays_of_bulk_strings() {
-        assert_eq!(
-            encode(&["GET", "é"]),
-            "*2\r\n$3\r\nGET\r\n$2\r\né\r\n".as_bytes()
-        );
+        assert_eq!(encode(&["GET", "é"]), "*2\r\n$3\r\nGET\r\n$2\r\né\r\n".as_bytes());
     }
 
     #[tokio::test]
@@ -102,13 +96,7 @@ mod tests {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
         let server = tokio::spawn(async move {
-            for answer in [
-                "+PONG\r\n",
-                "-ERR no\r\n",
-                "$3\r\na\r\n\r\n",
-                "HTTP/1.1 400\r\n",
-                "",
-            ] {
+            for answer in ["+PONG\r\n", "-ERR no\r\n", "$3\r\na\r\n\r\n", "HTTP/1.1 400\r\n", ""] {
                 let (mut stream, _) = listener.accept().await.unwrap();
                 stream.write_all(answer.as_bytes()).await.unwrap();
                 let mut rest = Vec::new();

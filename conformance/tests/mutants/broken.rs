@@ -16,7 +16,7 @@ use crate::flaws::Flaw;
 
 /// A client of a broken store.
 #[derive(Debug)]
-pub struct Broken {
+pub(crate) struct Broken {
     flaw: Flaw,
     store: Arc<Mutex<Store>>,
     client: u64,
@@ -25,7 +25,8 @@ pub struct Broken {
 }
 
 #[derive(Debug)]
-pub struct Store {
+pub(crate) struct Store {
+    began: Instant,
     born: Instant,
     id: u128,
     leases: BTreeMap<LockKey, Held>,
@@ -49,8 +50,9 @@ struct Held {
 const EPOCH: u64 = 1_700_000_000_000_000;
 
 impl Store {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
+            began: Instant::now(),
             born: Instant::now(),
             id: HolderId::random().as_u128(),
             leases: BTreeMap::new(),
@@ -62,22 +64,23 @@ impl Store {
         }
     }
 
-    pub fn wipe(&mut self, flaw: Flaw) {
-        let id = self.id;
+    pub(crate) fn wipe(&mut self, flaw: Flaw) {
+        let (began, born, id) = (self.began, self.born, self.id);
         *self = Self { clients: self.clients, ..Self::new() };
-        if flaw == Flaw::MemorySurvivesAWipe {
-            self.id = id;
-            self.born -= Duration::from_secs(1);
+        match flaw {
+            Flaw::MemorySurvivesAWipe => (self.began, self.born, self.id) = (began, born, id),
+            Flaw::TheClockIsWipedToo => {}
+            _ => self.began = began,
         }
     }
 
     fn now_us(&self) -> u64 {
-        EPOCH + u64::try_from(self.born.elapsed().as_micros()).expect("a short test")
+        EPOCH + u64::try_from(self.began.elapsed().as_micros()).expect("a short test")
     }
 }
 
 impl Broken {
-    pub fn connect(flaw: Flaw, store: &Arc<Mutex<Store>>) -> Self {
+    pub(crate) fn connect(flaw: Flaw, store: &Arc<Mutex<Store>>) -> Self {
         let client = {
             let mut store = store.lock().expect("unpoisoned");
             store.clients += 1;
@@ -260,8 +263,13 @@ impl Broken {
             Flaw::LabelsAreLost => String::new(),
             _ => claim.label.clone(),
         };
-        let held =
-            Held { holder: claim.holder, token, ends: self.ends(claim), label, client: self.client };
+        let held = Held {
+            holder: claim.holder,
+            token,
+            ends: self.ends(claim),
+            label,
+            client: self.client,
+        };
         store.tokens.insert(claim.key.clone(), token);
         store.leases.insert(claim.key.clone(), held);
         Acquire::Acquired(Lease::new(token, self.granted(claim)).with_memory(self.memory(store)))
@@ -400,7 +408,8 @@ impl LockBackend for Broken {
             });
         }
         let held = store.leases.get(&claim.key).expect("mine").clone();
-        if self.is(Flaw::ReleaseMatchesTheToken) && held.token > store.now_us() + 500 && floor == 0 {
+        if self.is(Flaw::ReleaseMatchesTheToken) && held.token > store.now_us() + 500 && floor == 0
+        {
             return Ok(Release::NotHeld);
         }
         if !self.is(Flaw::ReleaseDoesNothing) {
@@ -471,7 +480,10 @@ impl LockBackend for Broken {
                 // As a pattern in which `?` stands for any character.
                 Flaw::ListTakesAPattern => {
                     prefix.len() <= key.as_str().len()
-                        && prefix.bytes().zip(key.as_str().bytes()).all(|(p, k)| p == b'?' || p == k)
+                        && prefix
+                            .bytes()
+                            .zip(key.as_str().bytes())
+                            .all(|(p, k)| p == b'?' || p == k)
                 }
                 _ => key.as_str().starts_with(prefix),
             })

@@ -4,14 +4,14 @@ macro_rules! flaws {
     ($($(#[$doc:meta])* $flaw:ident => $case:literal,)*) => {
         /// What can be wrong with a store.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-        pub enum Flaw {
+        pub(crate) enum Flaw {
             /// Nothing: the control.
             None,
             $($(#[$doc])* $flaw,)*
         }
 
         /// Every flaw, and the case that is there to find it.
-        pub const FLAWS: &[(Flaw, &str)] = &[$((Flaw::$flaw, $case),)*];
+        pub(crate) const FLAWS: &[(Flaw, &str)] = &[$((Flaw::$flaw, $case),)*];
     };
 }
 
@@ -23,7 +23,7 @@ flaws! {
     KeysIgnoreCase => "ownership::keys_do_not_meet",
     KeysAreTrimmed => "ownership::keys_do_not_meet",
     KeysShareALease => "contention::keys_do_not_wait_for_each_other",
-    KeysAreCutShort => "input::the_longest_key_works",
+    KeysAreCutShort => "input::keys",
     ContendedIsAnError => "ownership::one_holder",
     AskingExtendsAnothers => "retry::acquire_lost_to_another",
     AskingAgainIsContended => "retry::acquire_had_worked",
@@ -69,6 +69,7 @@ flaws! {
     TokensStandStill => "fencing::rises_over_release",
     TokensRestartAfterExpiry => "fencing::rises_over_expiry",
     TokensHaveNoClock => "fencing::rises_over_wipe",
+    TheClockIsWipedToo => "fencing::rises_over_wipe",
     TokensArePerClient => "fencing::rises_over_reconnect",
     TokensAreRounded => "fencing::the_largest_floor_is_exact",
     FloorIsIgnored => "fencing::a_floor_is_met_exactly",

@@ -18,9 +18,7 @@ async fn made_by(caches: impl Fn(Values) -> Cache) -> Result<usize, Failure> {
     let mut tasks = Vec::new();
     for _ in 0..10 {
         let (cache, made) = (caches(values.clone()), made.clone());
-        tasks.push(tokio::spawn(
-            async move { cache.get("a", make(made)).await },
-        ));
+        tasks.push(tokio::spawn(async move { cache.get("a", make(made)).await }));
     }
     for task in tasks {
         assert_eq!(task.await??, "value");

@@ -60,23 +60,10 @@ fn the_warden_ends_a_server_that_was_left_behind() {
     let server = sleeper();
     let pid = server.pid().unwrap();
     // What the end of this process does: the other end of the warden's input closes.
-    drop(
-        server
-            .running()
-            .as_mut()
-            .unwrap()
-            .warden
-            .as_mut()
-            .unwrap()
-            .stdin
-            .take(),
-    );
+    drop(server.running().as_mut().unwrap().warden.as_mut().unwrap().stdin.take());
     let start = Instant::now();
     while server.exited().is_none() {
-        assert!(
-            start.elapsed() < Duration::from_secs(10),
-            "{pid} still runs"
-        );
+        assert!(start.elapsed() < Duration::from_secs(10), "{pid} still runs");
         std::thread::sleep(Duration::from_millis(1));
     }
 }

@@ -35,9 +35,8 @@ impl Address {
             Some((_, host)) => before.split_at(before.len() - host.len()),
             None => ("", before),
         };
-        let port_follows = host
-            .rsplit_once(':')
-            .is_some_and(|(_, port)| port.parse::<u16>().is_ok());
+        let port_follows =
+            host.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
         if host.is_empty() {
             return Err(invalid("no host").into());
         }
@@ -49,11 +48,7 @@ impl Address {
         Ok(Self {
             scheme: scheme.to_owned(),
             userinfo: userinfo.to_owned(),
-            authority: if port_follows {
-                host.to_owned()
-            } else {
-                format!("{host}:6379")
-            },
+            authority: if port_follows { host.to_owned() } else { format!("{host}:6379") },
             tail: tail.to_owned(),
             login,
         })
@@ -112,13 +107,7 @@ mod tests {
     fn all_parts_are_kept() {
         let address = Address::parse("redis://u:p%40w@h.example:7/3?protocol=resp3").unwrap();
         assert_eq!(address.authority, "h.example:7");
-        assert_eq!(
-            address.login,
-            Some(Login {
-                user: Some("u".into()),
-                password: "p@w".into()
-            })
-        );
+        assert_eq!(address.login, Some(Login { user: Some("u".into()), password: "p@w".into() }));
         let elsewhere = address.at("127.0.0.1:9".parse().unwrap());
         assert_eq!(elsewhere, "redis://u:p%40w@127.0.0.1:9/3?protocol=resp3");
     }
@@ -128,22 +117,14 @@ mod tests {
         let address = Address::parse("valkey://localhost").unwrap();
         assert_eq!(address.authority, "localhost:6379");
         assert_eq!(address.login, None);
-        assert_eq!(
-            Address::parse("redis://[::1]/1").unwrap().authority,
-            "[::1]:6379"
-        );
+        assert_eq!(Address::parse("redis://[::1]/1").unwrap().authority, "[::1]:6379");
         let login = Address::parse("redis://:p@h").unwrap().login.unwrap();
         assert_eq!((login.user, login.password.as_str()), (None, "p"));
     }
 
     #[test]
     fn errors_keep_the_password_secret() {
-        for url in [
-            "rediss://:hush@h",
-            ":hush@h",
-            "redis://:hush@",
-            "unix:///hush",
-        ] {
+        for url in ["rediss://:hush@h", ":hush@h", "redis://:hush@", "unix:///hush"] {
             let error = Address::parse(url).unwrap_err().to_string();
             assert!(error.contains(URL) && !error.contains("hush"), "{error}");
         }
@@ -152,10 +133,7 @@ mod tests {
     #[test]
     fn passwords_survive_encoding() {
         let at = "127.0.0.1:1".parse().unwrap();
-        let login = Login {
-            user: None,
-            password: "a b@/:%é".into(),
-        };
+        let login = Login { user: None, password: "a b@/:%é".into() };
         let url = Address::own(at, Some(login.clone())).at(at);
         assert_eq!(Address::parse(&url).unwrap().login, Some(login));
     }

@@ -63,9 +63,7 @@ impl RedisOptions {
     /// Speaks TLS with this certificate chain and private key, both PEM, on a second port:
     /// [`RedisServer::tls_addr`](super::RedisServer::tls_addr). Clients need no certificate.
     pub fn tls(self, certificate: impl Into<Vec<u8>>, private_key: impl Into<Vec<u8>>) -> Self {
-        let mut options = self
-            .file(CERTIFICATE, certificate)
-            .file(PRIVATE_KEY, private_key);
+        let mut options = self.file(CERTIFICATE, certificate).file(PRIVATE_KEY, private_key);
         options.tls = true;
         options
     }
@@ -93,10 +91,7 @@ impl RedisOptions {
     /// The password that the arguments set.
     pub(super) fn login(&self) -> Option<Login> {
         let at = self.args.iter().position(|arg| arg == "--requirepass")?;
-        Some(Login {
-            user: None,
-            password: self.args.get(at + 1)?.clone(),
-        })
+        Some(Login { user: None, password: self.args.get(at + 1)?.clone() })
     }
 
     /// Finds free ports, for plain connections and for TLS.

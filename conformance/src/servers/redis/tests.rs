@@ -27,11 +27,7 @@ async fn faults(server: RedisServer) {
 
     assert!(server.inflict(Fault::Pause).await);
     assert!(server.inflict(Fault::Kill).await);
-    assert!(
-        ask(server.addr(), None, &["PING"], ASK_LIMIT)
-            .await
-            .is_err()
-    );
+    assert!(ask(server.addr(), None, &["PING"], ASK_LIMIT).await.is_err());
     assert!(server.inflict(Fault::Restart).await);
     assert_eq!(command(&server, &["GET", "k"]).await, text("v"));
 
@@ -76,10 +72,7 @@ async fn options_reach_the_server() {
     assert!(server.url().contains("p%20w@"), "{}", server.url());
     let refused = ask(server.addr(), None, &["GET", "k"], ASK_LIMIT).await;
     assert!(matches!(refused.unwrap(), Reply::Error(error) if error.starts_with("NOAUTH")));
-    assert!(matches!(
-        command(&server, &["HELLO"]).await,
-        Reply::Error(_)
-    ));
+    assert!(matches!(command(&server, &["HELLO"]).await, Reply::Error(_)));
     if let Some(socket) = server.unix_socket() {
         assert!(socket.exists());
     }

@@ -92,16 +92,12 @@ pub(super) fn port_was_taken(error: &BoxError) -> bool {
 }
 
 fn is_refusal(error: &str) -> bool {
-    ["NOAUTH", "NOPERM", "WRONGPASS"]
-        .iter()
-        .any(|code| error.starts_with(code))
+    ["NOAUTH", "NOPERM", "WRONGPASS"].iter().any(|code| error.starts_with(code))
 }
 
 /// A line of the answer to `INFO`.
 fn field<'a>(info: &'a str, name: &str) -> Option<&'a str> {
-    info.lines()
-        .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
-        .map(str::trim)
+    info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim)
 }
 
 /// Valkey also names the version of Redis that it began from.
