@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use redis::RedisError;
 use tokio::sync::watch;
@@ -14,10 +14,14 @@ use crate::server::Facts;
 use crate::session::Session;
 use crate::unconnected::Unconnected;
 
-type Attempt = watch::Receiver<Option<Result<Arc<Session>, Unconnected>>>;
+type Outcome = watch::Receiver<Option<Result<Arc<Session>, Unconnected>>>;
+
+/// An attempt that is older than this has lost something on its way, and who comes now does not
+/// wait for it to give up. With the limit on connecting it bounds how many are under way.
+const STALE: Duration = Duration::from_millis(500);
 
 /// The link to one server. It does nothing by itself: a call that finds no usable connection
-/// makes one attempt at a new one, and calls meanwhile wait for that same attempt. When to try
+/// makes an attempt at a new one, and calls soon after wait for that same attempt. When to try
 /// again is the core's decision.
 #[derive(Clone)]
 pub(crate) struct Link {
@@ -39,6 +43,12 @@ struct State {
     attempt: Option<Attempt>,
 }
 
+/// The latest attempt at a connection.
+struct Attempt {
+    began: Instant,
+    outcome: Outcome,
+}
+
 impl Link {
     pub(crate) fn new(address: Address, connect_timeout: Duration) -> Self {
         let inner = Inner {
@@ -53,48 +63,38 @@ impl Link {
 
     /// A connection to ask on. Cancel safe: an attempt goes on without those who left.
     pub(crate) async fn session(&self) -> Result<Arc<Session>, Unconnected> {
-        let mut attempt = match self.current() {
+        let mut outcome = match self.current() {
             Ok(session) => return Ok(session),
-            Err(attempt) => attempt,
+            Err(outcome) => outcome,
         };
-        let outcome = attempt.wait_for(Option::is_some).await;
+        let outcome = outcome.wait_for(Option::is_some).await;
         match outcome.as_deref() {
             Ok(Some(outcome)) => outcome.clone(),
             Ok(None) | Err(_) => Err(Unconnected::abandoned()),
         }
     }
 
-    fn current(&self) -> Result<Arc<Session>, Attempt> {
+    fn current(&self) -> Result<Arc<Session>, Outcome> {
         let mut state = self.inner.state();
-        if let Some(session) = &state.current
-            && session.is_usable()
-        {
-            return Ok(Arc::clone(session));
+        if let Some(session) = state.usable() {
+            return Ok(session);
         }
         // Without a sender, an attempt ended with the runtime it ran on.
         if let Some(attempt) = &state.attempt
-            && attempt.has_changed().is_ok()
+            && attempt.began.elapsed() < STALE
+            && attempt.outcome.has_changed().is_ok()
+            && attempt.outcome.borrow().is_none()
         {
-            return Err(attempt.clone());
+            return Err(attempt.outcome.clone());
         }
-        let (outcome, attempt) = watch::channel(None);
-        state.attempt = Some(attempt.clone());
+        let (done, outcome) = watch::channel(None);
+        state.attempt = Some(Attempt { began: Instant::now(), outcome: outcome.clone() });
         let inner = Arc::clone(&self.inner);
         tokio::spawn(async move {
-            let opened = inner.open().await.map(Arc::new);
-            let mut state = inner.state();
-            state.attempt = None;
-            let old = match &opened {
-                Ok(session) => state.current.replace(Arc::clone(session)),
-                Err(_) => None,
-            };
-            drop(state);
-            if let Some(old) = old {
-                old.retire();
-            }
-            outcome.send_replace(Some(opened));
+            let opened = inner.open().await.map(|session| inner.install(session));
+            done.send_replace(Some(opened));
         });
-        Err(attempt)
+        Err(outcome)
     }
 }
 
@@ -104,7 +104,28 @@ impl fmt::Debug for Link {
     }
 }
 
+impl State {
+    fn usable(&self) -> Option<Arc<Session>> {
+        self.current.as_ref().filter(|session| session.is_usable()).map(Arc::clone)
+    }
+}
+
 impl Inner {
+    /// Makes a new session the one to ask on, unless another attempt was faster.
+    fn install(&self, session: Session) -> Arc<Session> {
+        let session = Arc::new(session);
+        let mut state = self.state();
+        if let Some(current) = state.usable() {
+            return current;
+        }
+        let old = state.current.replace(Arc::clone(&session));
+        drop(state);
+        if let Some(old) = old {
+            old.retire();
+        }
+        session
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

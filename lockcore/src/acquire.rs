@@ -93,7 +93,10 @@ impl Acquiring<'_> {
             None if self.patience == Patience::None => return Ok(None),
             None => queue.enter(self.key).await,
         };
-        if let Some(pause) = turn.give_way() {
+        // Who asks once does not hurry, and must not wait.
+        if self.patience != Patience::None
+            && let Some(pause) = turn.give_way()
+        {
             tokio::time::sleep(pause).await;
         }
         let mut attempt = Attempt::new(self.shared, self.runtime, self.claim(), turn);

@@ -92,7 +92,7 @@ mod suspend {
     }
 
     #[cfg(test)]
-    pub(crate) mod tests {
+    pub(super) mod tests {
         use std::cell::Cell;
 
         thread_local! {
@@ -100,6 +100,12 @@ mod suspend {
             pub(crate) static INJECTED: Cell<u64> = const { Cell::new(0) };
         }
     }
+}
+
+/// As if the machine had been suspended for so long, as far as this thread can see.
+#[cfg(all(test, any(target_os = "linux", target_os = "android")))]
+pub(crate) fn pretend_suspended(duration: Duration) {
+    suspend::tests::INJECTED.set(u64::try_from(duration.as_nanos()).expect("a short sleep"));
 }
 
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
@@ -132,9 +138,9 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn suspended_time_counts() {
         let end = Moment::now().after(Duration::from_secs(10));
-        suspend::tests::INJECTED.set(10_000_000_000);
+        pretend_suspended(Duration::from_secs(10));
         let came = end.has_come();
-        suspend::tests::INJECTED.set(0);
+        pretend_suspended(Duration::ZERO);
         assert!(came);
     }
 

@@ -300,3 +300,27 @@ async fn release(
         tokio::time::sleep(backoff.pause().min(deadline.remaining())).await;
     }
 }
+
+#[cfg(all(test, any(target_os = "linux", target_os = "android")))]
+mod tests {
+    use super::*;
+    use crate::clock::pretend_suspended;
+    use crate::{LockManager, MemoryBackend};
+
+    /// The store's clock went on while the machine slept.
+    #[tokio::test(start_paused = true)]
+    async fn a_guard_is_lost_over_a_suspend() {
+        let locks = LockManager::new(MemoryBackend::new());
+        let guard = locks.lock("k").expect("a key").acquire().await.expect("free");
+        pretend_suspended(Duration::from_secs(29));
+        assert!(guard.is_valid());
+        pretend_suspended(Duration::from_secs(30));
+        assert!(!guard.is_valid());
+        assert!(guard.remaining().is_zero());
+        // Timers do not count suspended time, and are not relied on for longer than a second.
+        let woken = tokio::time::Instant::now();
+        assert_eq!(guard.lost().await, LostReason::Expired);
+        assert!(woken.elapsed() <= Duration::from_secs(1));
+        pretend_suspended(Duration::ZERO);
+    }
+}

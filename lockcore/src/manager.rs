@@ -226,6 +226,12 @@ impl ManagerBuilder {
 ///
 /// Cloning it is cheap. It is not re-entrant: acquiring a key that a guard of the same process
 /// holds waits for that guard.
+///
+/// # Panics
+///
+/// The ways to acquire panic on a tokio runtime that was built without its timer
+/// (`enable_time`): a lock without a clock cannot be kept. Outside a runtime they answer
+/// [`ErrorKind::InvalidInput`].
 #[derive(Clone)]
 pub struct Lock {
     shared: Arc<Shared>,

@@ -1,0 +1,112 @@
+//! Guards and runtimes: whichever ends first.
+
+use std::error::Error;
+use std::future::Future;
+use std::pin::pin;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use lockcore::{ErrorKind, LockManager, LostReason, MemoryBackend};
+use tokio::runtime::{Builder, Runtime};
+
+type Outcome = Result<(), Box<dyn Error>>;
+
+fn runtime() -> std::io::Result<Runtime> {
+    Builder::new_current_thread().enable_all().build()
+}
+
+/// A lock needs tasks and timers: without a runtime it says so, and does not panic.
+#[test]
+fn acquiring_outside_a_runtime_is_an_error() -> Outcome {
+    let lock = LockManager::new(MemoryBackend::new()).lock("k")?;
+    let acquire = pin!(lock.acquire());
+    let Poll::Ready(outcome) = acquire.poll(&mut Context::from_waker(Waker::noop())) else {
+        panic!("it waits for a runtime")
+    };
+    assert_eq!(outcome.err().map(|error| error.kind()), Some(ErrorKind::InvalidInput));
+    Ok(())
+}
+
+#[test]
+fn a_guard_outlives_its_runtime_without_a_panic() -> Outcome {
+    let store = MemoryBackend::new();
+    let locks = LockManager::new(store);
+    let first = runtime()?;
+    let guard = first.block_on(async { locks.lock("k")?.acquire().await })?;
+    let lost = guard.lost();
+    drop(first);
+    assert!(guard.is_valid(), "the lease stands all the same");
+    drop(guard);
+    // Whoever listens is told, and what could not be released is not waited for.
+    let second = runtime()?;
+    second.block_on(async {
+        assert_eq!(lost.await, LostReason::Released);
+        locks.drain().await;
+    });
+    Ok(())
+}
+
+#[test]
+fn releasing_after_the_runtime_is_an_error() -> Outcome {
+    let locks = LockManager::new(MemoryBackend::new());
+    let first = runtime()?;
+    let guard = first.block_on(async { locks.lock("k")?.acquire().await })?;
+    drop(first);
+    let outcome = runtime()?.block_on(guard.release());
+    assert_eq!(outcome.err().map(|error| error.kind()), Some(ErrorKind::Ambiguous));
+    Ok(())
+}
+
+/// A panic in the work unwinds through the guard, which releases.
+#[tokio::test]
+async fn a_panic_releases() -> Outcome {
+    let locks = LockManager::new(MemoryBackend::new());
+    let lock = locks.lock("k")?;
+    let panicked = tokio::spawn(async move {
+        let _guard = lock.acquire().await;
+        std::panic::resume_unwind(Box::new("the work failed"));
+    });
+    assert!(panicked.await.is_err());
+    locks.drain().await;
+    assert!(locks.lock("k")?.try_acquire().await?.is_some());
+    Ok(())
+}
+
+/// No worker of the runtime runs for longer than the lease lives: the guard knows by the clock
+/// alone, before any task has run.
+#[test]
+fn a_blocked_runtime_does_not_hide_the_loss() -> Outcome {
+    runtime()?.block_on(async {
+        let locks =
+            LockManager::builder(MemoryBackend::new()).ttl(Duration::from_millis(60)).build()?;
+        let guard = locks.lock("k")?.acquire().await?;
+        assert!(guard.is_valid());
+        std::thread::sleep(Duration::from_millis(80));
+        assert!(!guard.is_valid(), "valid past its lease");
+        assert_eq!(guard.lost().await, LostReason::Expired);
+        Ok(())
+    })
+}
+
+/// Futures of the API can be sent to other threads, and types can be shared.
+#[test]
+fn what_is_given_out_can_be_sent() {
+    fn is_send<T: Send>(_: &T) {}
+    fn is_sync<T: Sync>(_: &T) {}
+    let locks = LockManager::new(MemoryBackend::new());
+    is_sync(&locks);
+    is_send(&locks.drain());
+    if let Ok(lock) = locks.lock("k") {
+        is_sync(&lock);
+        is_send(&lock.acquire());
+        is_send(&lock.try_acquire());
+        is_send(&lock.acquire_timeout(Duration::ZERO));
+        is_send(&async move {
+            if let Ok(guard) = lock.acquire().await {
+                is_sync(&guard);
+                let _ = guard.run(async {}).await;
+                let _ = guard.release().await;
+            }
+        });
+    }
+}
