@@ -102,15 +102,18 @@ impl LockManager {
     ///
     /// # Errors
     ///
-    /// As [`inspect`](Self::inspect).
+    /// As [`inspect`](Self::inspect); it may take as long as `retry_for`.
     pub async fn list(
         &self,
         prefix: &str,
         after: Option<&LockKey>,
         limit: usize,
     ) -> Result<Vec<LeaseInfo>, Error> {
-        // Bounded by the caller: how long it takes depends on how much there is.
-        self.shared.backend.list(prefix, after, limit).await.map_err(|e| read(e.into()))
+        let settings = &self.shared.settings;
+        // A store may have to go through all its keys: that is more than one request.
+        let limit_of_time = settings.retry_for.max(settings.request_timeout);
+        let call = self.shared.backend.list(prefix, after, limit);
+        bounded(limit_of_time, call).await.map_err(|e| read(e.into()))
     }
 
     /// Waits until what goes on in the background has ended: releases of dropped guards, and the

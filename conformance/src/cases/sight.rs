@@ -1,9 +1,11 @@
 //! What those see who do not hold.
 
-use lockcore::{Claim, LockKey};
+use lockcore::{Claim, ErrorKind, LockKey};
+use tokio::time::Instant;
 
 use super::cases;
 use crate::case::{Cx, Outcome, ensure};
+use crate::faulty::Faulty;
 
 cases! { "sight";
     inspect_shows_the_lease: "L10";
@@ -14,6 +16,7 @@ cases! { "sight";
     list_shows_what_stands: "L10";
     list_goes_page_by_page: "L10";
     list_takes_a_prefix_as_it_is: "L10";
+    a_look_into_a_black_hole_ends: "L7";
 }
 
 async fn inspect_shows_the_lease(cx: &Cx) -> Outcome {
@@ -149,5 +152,25 @@ async fn list_takes_a_prefix_as_it_is(cx: &Cx) -> Outcome {
         let seen: Vec<_> = list.into_iter().map(|info| info.key).collect();
         ensure!(seen == expected, "{name}: expected {expected:?}, saw {seen:?}");
     }
+    Ok(())
+}
+
+async fn a_look_into_a_black_hole_ends(cx: &Cx) -> Outcome {
+    let store = Faulty::new(cx.a.clone());
+    let retry_for = cx.hold_ttl() / 3;
+    let locks = cx.manager(store.clone()).retry_for(retry_for).build()?;
+    let guard = locks.lock(&cx.key)?.acquire().await?;
+    store.cut(true);
+    let asked = Instant::now();
+    let inspected = locks.inspect(&cx.key).await.err().map(|error| error.kind());
+    ensure!(inspected == Some(ErrorKind::Unavailable), "inspect: {inspected:?}");
+    let listed = locks.list(cx.key.as_str(), None, 1).await.err().map(|error| error.kind());
+    ensure!(listed == Some(ErrorKind::Unavailable), "list: {listed:?}");
+    let after = asked.elapsed();
+    ensure!(after <= cx.hold_ttl() / 6 + retry_for + cx.slack(), "after {after:?}");
+    store.cut(false);
+    let seen = locks.list(cx.key.as_str(), None, 1).await?;
+    ensure!(seen.len() == 1 && seen[0].holder == guard.holder(), "afterwards: {seen:?}");
+    guard.release().await?;
     Ok(())
 }
