@@ -2,6 +2,7 @@
 
 mod cancellation;
 mod contention;
+mod cuts;
 mod expiry;
 mod faults;
 mod fencing;
@@ -31,6 +32,7 @@ pub fn all() -> impl Iterator<Item = &'static Case> {
         guard::CASES,
         input::CASES,
         wire::CASES,
+        cuts::CASES,
         faults::CASES,
     ]
     .into_iter()

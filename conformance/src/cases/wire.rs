@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use lockcore::{Acquire, BackendError, Claim, ErrorKind, LockBackend, LostReason, Release, Renew};
+use lockcore::{Acquire, BackendError, ErrorKind, LockBackend, LostReason, Release};
 use tokio::time::{Instant, timeout};
 
 use super::cases;
@@ -18,9 +18,6 @@ cases! { "wire";
     a_lost_acquire_meets_another: "L2 L4", Needs::Wire;
     a_lost_renew_answer_is_recognised: "L4 L7", Needs::Wire;
     a_lost_release_answer_is_recognised: "L6 L7", Needs::Wire;
-    acquire_cut_at_every_byte: "L2 L7", Needs::Wire;
-    renew_cut_at_every_byte: "L4 L7", Needs::Wire;
-    release_cut_at_every_byte: "L6 L7", Needs::Wire;
     a_black_hole_is_told_by_the_deadline: "L3 L7", Needs::Wire;
     a_black_hole_that_ends_is_survived: "L3 L7", Needs::Wire;
     a_black_hole_is_left_behind: "L7 L8", Needs::Wire;
@@ -31,13 +28,13 @@ cases! { "wire";
 }
 
 /// A client behind a proxy for each endpoint.
-struct Wire {
+pub(super) struct Wire {
     proxies: Vec<Proxy>,
-    client: Arc<dyn LockBackend>,
+    pub(super) client: Arc<dyn LockBackend>,
 }
 
 impl Wire {
-    async fn new(cx: &Cx) -> Result<Self, Failure> {
+    pub(super) async fn new(cx: &Cx) -> Result<Self, Failure> {
         let mut proxies = Vec::new();
         for endpoint in cx.store.endpoints() {
             proxies.push(Proxy::start(endpoint).await?);
@@ -53,21 +50,21 @@ impl Wire {
         Ok(wire)
     }
 
-    fn each(&self, fault: impl Fn(&Proxy)) {
+    pub(super) fn each(&self, fault: impl Fn(&Proxy)) {
         self.proxies.iter().for_each(fault);
     }
 
-    fn heal(&self) {
+    pub(super) fn heal(&self) {
         self.each(Proxy::heal);
     }
 
-    fn delivered(&self, direction: Direction) -> u64 {
+    pub(super) fn delivered(&self, direction: Direction) -> u64 {
         self.proxies.iter().map(|proxy| proxy.delivered(direction)).sum()
     }
 }
 
 /// Makes a call until it is answered; it may fail in between, but only honestly.
-async fn until_answered<T, F, Fut>(cx: &Cx, mut call: F) -> Result<T, Failure>
+pub(super) async fn until_answered<T, F, Fut>(cx: &Cx, mut call: F) -> Result<T, Failure>
 where
     F: FnMut() -> Fut,
     Fut: Future<Output = Result<T, BackendError>>,
@@ -210,109 +207,6 @@ async fn a_lost_release_answer_is_recognised(cx: &Cx) -> Outcome {
         ensure!(cx.sight().await?.is_none(), "{then:?}: released, and in sight");
     }
     Ok(())
-}
-
-/// Cuts the connection after every `step`-th byte of a call, in both directions, and demands
-/// that what is done next puts everything right.
-async fn cut_everywhere<F, Fut>(cx: &Cx, wire: &Wire, verb: Verb, mut round: F) -> Outcome
-where
-    F: FnMut(Claim) -> Fut,
-    Fut: Future<Output = Outcome>,
-{
-    for direction in [Direction::ToServer, Direction::ToClient] {
-        // What a whole call is worth in bytes.
-        let claim = cx.claim();
-        prepare(cx, verb, &claim).await?;
-        let before = wire.delivered(direction);
-        call(wire, verb, &claim).await?;
-        let bytes = wire.delivered(direction) - before;
-        ensure!(bytes > 0, "a call of no bytes");
-        cx.a.release(&claim).await?;
-        // Every boundary of a message and, of the many within one, some.
-        let step = (bytes / 24).max(1);
-        let cuts = (0..bytes).step_by(usize::try_from(step)?).chain([bytes - 1, bytes]);
-        for after in cuts {
-            let claim = cx.claim();
-            prepare(cx, verb, &claim).await?;
-            wire.each(|proxy| proxy.cut_after(direction, after));
-            match timeout(Duration::from_secs(5), call(wire, verb, &claim)).await {
-                Ok(Ok(())) => {}
-                Ok(Err(BackendError::Ambiguous(_) | BackendError::Unavailable(_))) => {}
-                other => {
-                    return Err(Failure::new(format!("{direction:?} cut at {after}: {other:?}")));
-                }
-            }
-            wire.heal();
-            let outcome = round(claim).await;
-            outcome.map_err(|failure| {
-                Failure::new(format!("{direction:?} cut at {after} of {bytes}: {failure}"))
-            })?;
-            ensure!(cx.sight().await?.is_none(), "{direction:?} cut at {after}: left behind");
-        }
-    }
-    Ok(())
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Verb {
-    Acquire,
-    Renew,
-    Release,
-}
-
-/// What has to be so before a verb makes sense, by a client on a whole wire.
-async fn prepare(cx: &Cx, verb: Verb, claim: &Claim) -> Outcome {
-    if verb != Verb::Acquire {
-        let mut long = claim.clone();
-        long.ttl = cx.ttl * 30;
-        cx.acquire(&cx.a, &long).await?;
-    }
-    Ok(())
-}
-
-async fn call(wire: &Wire, verb: Verb, claim: &Claim) -> Result<(), BackendError> {
-    match verb {
-        Verb::Acquire => wire.client.acquire(claim).await.map(|_| ()),
-        Verb::Renew => wire.client.renew(claim).await.map(|_| ()),
-        Verb::Release => wire.client.release(claim).await.map(|_| ()),
-    }
-}
-
-async fn acquire_cut_at_every_byte(cx: &Cx) -> Outcome {
-    let wire = Wire::new(cx).await?;
-    cut_everywhere(cx, &wire, Verb::Acquire, async |claim| {
-        let answer = until_answered(cx, || wire.client.acquire(&claim)).await?;
-        let Acquire::Acquired(lease) = answer else {
-            return Err(Failure::new(format!("asked again: {answer:?}")));
-        };
-        cx.stands(&claim, &lease).await?;
-        let answer = until_answered(cx, || wire.client.release(&claim)).await?;
-        ensure_matches!(answer, Release::Released, "release");
-        Ok(())
-    })
-    .await
-}
-
-async fn renew_cut_at_every_byte(cx: &Cx) -> Outcome {
-    let wire = Wire::new(cx).await?;
-    cut_everywhere(cx, &wire, Verb::Renew, async |claim| {
-        let answer = until_answered(cx, || wire.client.renew(&claim)).await?;
-        ensure_matches!(answer, Renew::Renewed(_), "renewed again");
-        let answer = until_answered(cx, || wire.client.release(&claim)).await?;
-        ensure_matches!(answer, Release::Released, "release");
-        Ok(())
-    })
-    .await
-}
-
-async fn release_cut_at_every_byte(cx: &Cx) -> Outcome {
-    let wire = Wire::new(cx).await?;
-    cut_everywhere(cx, &wire, Verb::Release, async |claim| {
-        // Either the first had worked or this one does.
-        until_answered(cx, || wire.client.release(&claim)).await?;
-        Ok(())
-    })
-    .await
 }
 
 async fn a_black_hole_is_told_by_the_deadline(cx: &Cx) -> Outcome {
