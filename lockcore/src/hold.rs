@@ -182,8 +182,10 @@ impl Held {
     async fn renew(&self, belief: Belief) -> Result<Renew, BackendError> {
         // A hung store must not delay the loss.
         let limit = self.shared.settings.request_timeout.min(belief.deadline.remaining());
-        // A backend made of several stores repairs one that has missed the token.
-        let claim = self.claim.clone().with_min_token(belief.token);
+        // A backend made of several stores repairs one that has missed the token. A token may be
+        // larger than what a claim may demand: then the most that is allowed is asked for.
+        let floor = belief.token.min(self.shared.backend.limits().max_token);
+        let claim = self.claim.clone().with_min_token(floor);
         bounded(limit, self.shared.backend.renew(&claim)).await
     }
 }
