@@ -114,10 +114,11 @@ impl Acquiring<'_> {
                 }
                 Ok(Answer::Contended(_)) if self.patience == Patience::None => return Ok(None),
                 Ok(Answer::Contended(contention)) => {
-                    outage.over();
                     // A definite answer: this holder is spent.
                     attempt.respawn(self.claim());
                     wait.out(self.shared, attempt.claim(), contention).await;
+                    // Only now: while nobody asks, the store does not fail.
+                    outage.over();
                     continue;
                 }
                 Err(error) => error,

@@ -188,8 +188,9 @@ impl ManagerBuilder {
         self
     }
 
-    /// How long a failing store is tried again, counted from its last good answer. Defaults to
-    /// 10 s; with zero the first failure is the answer.
+    /// How long a failing store is tried again, counted from its last good answer or, where a
+    /// waiter slept since, from when it asked again. Defaults to 10 s; with zero the first failure
+    /// is the answer.
     pub fn retry_for(mut self, duration: Duration) -> Self {
         self.wishes.retry_for = Some(duration);
         self

@@ -27,6 +27,7 @@ cases! { "retry";
     core_releases_before_it_gives_up: "L2 L7";
     core_retries_an_outage: "L7";
     core_gives_up_in_time: "L7";
+    core_retries_after_a_long_wait: "L7";
 }
 
 fn faulty(cx: &Cx) -> Faulty<std::sync::Arc<dyn LockBackend>> {
@@ -309,5 +310,22 @@ async fn core_gives_up_in_time(cx: &Cx) -> Outcome {
         locks.drain().await;
         ensure!(cx.sight().await?.is_none(), "{mishap:?}: given up, and in sight");
     }
+    Ok(())
+}
+
+/// The time that a waiter slept does not count as the store's failing.
+async fn core_retries_after_a_long_wait(cx: &Cx) -> Outcome {
+    let other = cx.claim();
+    let store = faulty(cx);
+    let lock = cx.manager(store.clone()).retry_for(cx.ttl / 4).build()?.lock(&cx.key)?;
+    cx.acquire(&cx.b, &other).await?;
+    let waiting = tokio::spawn(async move { lock.acquire().await });
+    while store.calls(Verb::Acquire) < 2 {
+        tokio::time::sleep(cx.ttl / 100).await;
+    }
+    tokio::time::sleep(cx.ttl / 50).await;
+    // It wakes when the lease has ended, and the store is not reached once.
+    store.next(Verb::Acquire, Mishap::Refuse);
+    waiting.await??.release().await?;
     Ok(())
 }
