@@ -68,7 +68,7 @@ struct Progress {
 impl Progress {
     fn out_of_time(&mut self) -> Error {
         match self.failure.take() {
-            Some(failure) => failure.into(),
+            Some(failure) => doubtful(failure, self.asking).into(),
             None if self.asking && !self.answered => {
                 Error::new(ErrorKind::Ambiguous, "the time limit ran out before the store answered")
             }
@@ -170,17 +170,20 @@ impl Acquiring<'_> {
         may_hold: bool,
     ) -> Result<(), Error> {
         tracing::debug!(lock.key = %self.key, error = %failure, "the store did not answer");
-        let Some(pause) = outage.next(&failure) else {
-            return Err(match failure {
-                // An earlier request may have been granted: the whole is as doubtful as that.
-                BackendError::Unavailable(source) if may_hold => BackendError::Ambiguous(source),
-                other => other,
-            }
-            .into());
-        };
+        let pause = outage.next(&failure);
+        let failure = doubtful(failure, may_hold);
+        let Some(pause) = pause else { return Err(failure.into()) };
         self.progress.failure = Some(failure);
         tokio::time::sleep(pause).await;
         Ok(())
+    }
+}
+
+/// Where another request may have been granted, the whole is as doubtful as that.
+fn doubtful(failure: BackendError, may_hold: bool) -> BackendError {
+    match failure {
+        BackendError::Unavailable(source) if may_hold => BackendError::Ambiguous(source),
+        other => other,
     }
 }
 

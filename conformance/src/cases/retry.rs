@@ -28,6 +28,7 @@ cases! { "retry";
     core_retries_an_outage: "L7";
     core_gives_up_in_time: "L7";
     core_retries_after_a_long_wait: "L7";
+    core_doubts_when_time_runs_out: "L7";
 }
 
 fn faulty(cx: &Cx) -> Faulty<std::sync::Arc<dyn LockBackend>> {
@@ -327,5 +328,27 @@ async fn core_retries_after_a_long_wait(cx: &Cx) -> Outcome {
     // It wakes when the lease has ended, and the store is not reached once.
     store.next(Verb::Acquire, Mishap::Refuse);
     waiting.await??.release().await?;
+    Ok(())
+}
+
+/// Whatever was told last: a request that was granted unheard leaves a doubt.
+async fn core_doubts_when_time_runs_out(cx: &Cx) -> Outcome {
+    let limit = cx.hold_ttl() / 4;
+    // The doubt before the refusals, and the doubt under way after one.
+    for (first, then) in [(Mishap::Reset, Mishap::Refuse), (Mishap::Refuse, Mishap::LoseReply)] {
+        let store = faulty(cx);
+        let locks = cx.manager(store.clone()).request_timeout(limit).build()?;
+        store.next(Verb::Acquire, first);
+        for _ in 0..100 {
+            store.next(Verb::Acquire, then);
+            store.next(Verb::Release, Mishap::Refuse);
+        }
+        let lock = locks.lock(&cx.key)?;
+        let error = lock.acquire_timeout(limit).await.err().map(|error| error.kind());
+        ensure!(error == Some(ErrorKind::Ambiguous), "{first:?}, then {then:?}: {error:?}");
+        store.calm();
+        locks.drain().await;
+        ensure!(cx.sight().await?.is_none(), "{first:?}, then {then:?}: given up, and in sight");
+    }
     Ok(())
 }
