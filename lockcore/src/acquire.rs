@@ -20,6 +20,8 @@ use crate::settings::useful;
 /// How long to wait for a key that someone else holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Patience {
+    /// Not at all, and not for a failing store either.
+    Once,
     /// Not at all.
     None,
     /// For this long in all.
@@ -28,7 +30,13 @@ pub(crate) enum Patience {
     Endless,
 }
 
-/// Acquires `key`; `None` only without patience, when someone else holds it or is ahead.
+impl Patience {
+    fn waits(self) -> bool {
+        matches!(self, Self::For(_) | Self::Endless)
+    }
+}
+
+/// Acquires `key`; `None` only where nobody waits, when someone else holds it or is ahead.
 pub(crate) async fn acquire(
     shared: &Arc<Shared>,
     key: &LockKey,
@@ -49,7 +57,7 @@ pub(crate) async fn acquire(
                 () = end.sleep_until() => Err(progress.out_of_time()),
             }
         }
-        Patience::None | Patience::Endless => work.run().await,
+        Patience::Once | Patience::None | Patience::Endless => work.run().await,
     };
     outcome.map_err(|error| error.with_key(key))
 }
@@ -90,17 +98,20 @@ impl Acquiring<'_> {
         let queue = &self.shared.queue;
         let mut turn = match queue.try_enter(self.key) {
             Some(turn) => turn,
-            None if self.patience == Patience::None => return Ok(None),
+            None if !self.patience.waits() => return Ok(None),
             None => queue.enter(self.key).await,
         };
         // Who asks once does not hurry, and must not wait.
-        if self.patience != Patience::None
+        if self.patience.waits()
             && let Some(pause) = turn.give_way()
         {
             tokio::time::sleep(pause).await;
         }
         let mut attempt = Attempt::new(self.shared, self.runtime, self.claim(), turn);
-        let mut outage = Outage::new(self.shared.settings.retry_for);
+        let mut outage = Outage::new(match self.patience {
+            Patience::Once => Duration::ZERO,
+            _ => self.shared.settings.retry_for,
+        });
         let mut wait = Wait::default();
         loop {
             let failure = match self.ask(&mut attempt).await {
@@ -112,7 +123,7 @@ impl Acquiring<'_> {
                     // The process or the store stood still meanwhile: nobody may rely on this.
                     BackendError::unavailable("the grant came after its lease had ended")
                 }
-                Ok(Answer::Contended(_)) if self.patience == Patience::None => return Ok(None),
+                Ok(Answer::Contended(_)) if !self.patience.waits() => return Ok(None),
                 Ok(Answer::Contended(contention)) => {
                     // A definite answer: this holder is spent.
                     attempt.respawn(self.claim());

@@ -280,7 +280,7 @@ impl Lock {
     }
 
     /// Waits until the lock is acquired, for at most `limit` in all. With a limit of zero it asks
-    /// once, as [`try_acquire`](Self::try_acquire).
+    /// once, and waits for nothing but the answer.
     ///
     /// # Errors
     ///
@@ -292,7 +292,7 @@ impl Lock {
     /// As [`acquire`](Self::acquire).
     pub async fn acquire_timeout(&self, limit: Duration) -> Result<LockGuard, Error> {
         if limit.is_zero() {
-            return self.patiently(Patience::None).await;
+            return self.patiently(Patience::Once).await;
         }
         self.patiently(Patience::For(limit)).await
     }

@@ -1,6 +1,8 @@
 //! The timed-out attempt, and its three outcomes when it is tried again: the key is free (take
 //! it), mine (it had worked), or another's (it is taken, and stays untouched).
 
+use std::time::Duration;
+
 use lockcore::{Acquire, BackendError, Claim, ErrorKind, Lease, LockBackend, Release, Renew};
 
 use super::cases;
@@ -29,6 +31,7 @@ cases! { "retry";
     core_gives_up_in_time: "L7";
     core_retries_after_a_long_wait: "L7";
     core_doubts_when_time_runs_out: "L7";
+    core_asks_once_when_there_is_no_time: "L7";
 }
 
 fn faulty(cx: &Cx) -> Faulty<std::sync::Arc<dyn LockBackend>> {
@@ -350,5 +353,27 @@ async fn core_doubts_when_time_runs_out(cx: &Cx) -> Outcome {
         locks.drain().await;
         ensure!(cx.sight().await?.is_none(), "{first:?}, then {then:?}: given up, and in sight");
     }
+    Ok(())
+}
+
+/// No time means no second try either.
+async fn core_asks_once_when_there_is_no_time(cx: &Cx) -> Outcome {
+    let store = faulty(cx);
+    let lock = cx.manager(store.clone()).build()?.lock(&cx.key)?;
+    for (mishap, kind) in
+        [(Mishap::Refuse, ErrorKind::Unavailable), (Mishap::LoseRequest, ErrorKind::Ambiguous)]
+    {
+        let before = store.calls(Verb::Acquire);
+        store.next(Verb::Acquire, mishap);
+        let error = lock.acquire_timeout(Duration::ZERO).await.err().map(|error| error.kind());
+        ensure!(error == Some(kind), "{mishap:?}: {error:?}");
+        let asked = store.calls(Verb::Acquire) - before;
+        ensure!(asked == 1, "{mishap:?}: asked {asked} times");
+        cx.until_free(cx.slack()).await?;
+    }
+    let free = lock.acquire_timeout(Duration::from_secs(10)).await?;
+    free.release().await?;
+    lock.acquire_timeout(Duration::ZERO).await?.release().await?;
+    ensure!(cx.sight().await?.is_none(), "released, and in sight");
     Ok(())
 }
