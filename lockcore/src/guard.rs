@@ -243,7 +243,8 @@ struct ReleaseJob {
     lost: Option<LostReason>,
     deadline: Moment,
     keeper: JoinHandle<()>,
-    /// Kept until the end: the next in line asks when the key is free.
+    /// Kept until the first answer: the next in line asks when the key is free, but need not wait
+    /// for a store that does not answer.
     turn: Option<Turn>,
 }
 
@@ -255,9 +256,8 @@ impl ReleaseJob {
         let outcome = if self.lost == Some(LostReason::NotHeld) {
             Err(lost(&self.claim.key, LostReason::NotHeld))
         } else {
-            release(&self.shared, &self.claim, self.lost, self.deadline).await
+            release(&self.shared, &self.claim, self.lost, self.deadline, self.turn).await
         };
-        drop(self.turn);
         outcome
     }
 }
@@ -267,6 +267,7 @@ async fn release(
     claim: &Claim,
     was_lost: Option<LostReason>,
     deadline: Moment,
+    mut turn: Option<Turn>,
 ) -> Result<(), Error> {
     let mut backoff = Backoff::new();
     let mut may_have_worked = false;
@@ -291,6 +292,7 @@ async fn release(
             Err(failure @ BackendError::Unavailable(_)) => failure,
             Err(refused) => return Err(refused.into()),
         };
+        drop(turn.take());
         if deadline.has_come() {
             return Err(match was_lost {
                 Some(reason) => lost(&claim.key, reason),
