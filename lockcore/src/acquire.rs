@@ -243,21 +243,23 @@ struct Wait {
 impl Wait {
     /// Resolves when it is time to ask again.
     async fn out(&mut self, shared: &Shared, claim: &Claim, contention: Contention) {
+        let nap = nap(shared, contention);
+        let asleep = tokio::time::sleep(nap);
         let Some(signal) = &mut self.signal else {
             // What was released before the signal was armed is seen by asking again at once.
-            self.arm(shared, claim).await;
+            self.arm(shared, claim, nap).await;
             if self.signal.is_none() {
-                tokio::time::sleep(nap(shared, contention)).await;
+                asleep.await;
             }
             return;
         };
         tokio::select! {
             () = signal => {}
-            () = tokio::time::sleep(nap(shared, contention)) => return,
+            () = asleep => return,
         }
         // The new signal is armed before the old one goes, so that a backend can keep its
         // subscription, and before asking, so that nothing falls between the two.
-        self.arm(shared, claim).await;
+        self.arm(shared, claim, shared.settings.poll_floor).await;
         self.wakes += 1;
         if self.wakes > 1 && fastrand::bool() {
             // Others were faster before. Those who lost together come at different times now,
@@ -266,9 +268,10 @@ impl Wait {
         }
     }
 
-    async fn arm(&mut self, shared: &Shared, claim: &Claim) {
+    /// Arms the signal, or goes without where that takes longer than sleeping for `most` would.
+    async fn arm(&mut self, shared: &Shared, claim: &Claim, most: Duration) {
         let watch = shared.backend.watch(claim);
-        match bounded(shared.settings.request_timeout, watch).await {
+        match bounded(shared.settings.request_timeout.min(most), watch).await {
             Ok(signal) => self.signal = Some(signal),
             Err(error) => {
                 self.signal = None;
