@@ -14,7 +14,7 @@ use crate::backoff::Backoff;
 use crate::claim::{Claim, Release};
 use crate::clock::Moment;
 use crate::error::{BackendError, Error, ErrorKind};
-use crate::hold::{Held, LostReason};
+use crate::hold::{Held, Keeper, LostReason};
 use crate::key::{HolderId, LockKey};
 use crate::manager::Shared;
 use crate::queue::Turn;
@@ -42,7 +42,7 @@ pub struct LockGuard {
 impl LockGuard {
     pub(crate) fn new(held: Held, runtime: &Handle) -> Self {
         let held = Arc::new(held);
-        let keeper = runtime.spawn(held.clone().keep());
+        let keeper = runtime.spawn(Keeper(held.clone()).run());
         Self { held, runtime: runtime.clone(), keeper: Some(keeper) }
     }
 

@@ -119,8 +119,6 @@ impl Held {
             tracing::error!(
                 lock.key = %self.claim.key, lock.holder = %self.claim.holder, %reason, "lost"
             );
-            // Others of this process may ask for the key now.
-            drop(self.take_turn());
         }
     }
 
@@ -140,9 +138,8 @@ impl Held {
         })
     }
 
-    /// Renews until the lock is lost; the task of a guard. Nothing depends on its running on
-    /// time but the renewal itself: see [`Belief::lost`].
-    pub(crate) async fn keep(self: Arc<Self>) {
+    /// Renews until the lock is lost.
+    async fn keep(&self) {
         let mut next = self.renew_at;
         loop {
             let belief = self.belief();
@@ -187,6 +184,25 @@ impl Held {
         let floor = belief.token.min(self.shared.backend.limits().max_token);
         let claim = self.claim.clone().with_min_token(floor);
         bounded(limit, self.shared.backend.renew(&claim)).await
+    }
+}
+
+/// The task of a guard. Nothing depends on its running on time but the renewal itself: see
+/// [`Belief::lost`].
+pub(crate) struct Keeper(pub(crate) Arc<Held>);
+
+impl Keeper {
+    /// Renews until the lock is lost.
+    pub(crate) async fn run(self) {
+        self.0.keep().await;
+    }
+}
+
+impl Drop for Keeper {
+    fn drop(&mut self) {
+        // Whatever ended it, the loss, a panic of the backend or the end of the runtime: nobody
+        // renews any more, and others of this process may ask for the key.
+        drop(self.0.take_turn());
     }
 }
 

@@ -3,10 +3,14 @@
 use std::error::Error;
 use std::future::Future;
 use std::pin::pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use lockcore::{ErrorKind, LockManager, LostReason, MemoryBackend};
+use lockcore::{
+    Acquire, BackendError, Claim, ErrorKind, LeaseInfo, Limits, LockBackend, LockKey, LockManager,
+    LostReason, MemoryBackend, Release, ReleaseSignal, Renew, async_trait,
+};
 use tokio::runtime::{Builder, Runtime};
 
 type Outcome = Result<(), Box<dyn Error>>;
@@ -109,4 +113,78 @@ fn what_is_given_out_can_be_sent() {
             }
         });
     }
+}
+
+/// A lost lock keeps nobody from the key, whatever became of the task that would have told.
+#[test]
+fn a_guard_that_outlives_its_runtime_frees_the_queue() -> Outcome {
+    let locks =
+        LockManager::builder(MemoryBackend::new()).ttl(Duration::from_millis(60)).build()?;
+    let first = runtime()?;
+    let kept = first.block_on(async { locks.lock("k")?.acquire().await })?;
+    drop(first);
+    runtime()?.block_on(async {
+        let next = locks.lock("k")?.acquire_timeout(Duration::from_secs(5)).await?;
+        assert!(!kept.is_valid() && next.is_valid());
+        Ok(())
+    })
+}
+
+/// A backend that panics when it answers: the first time to acquire, and to every renewal.
+#[derive(Debug, Default)]
+struct Panics {
+    store: MemoryBackend,
+    panicked: AtomicBool,
+}
+
+#[async_trait]
+impl LockBackend for Panics {
+    fn limits(&self) -> Limits {
+        self.store.limits()
+    }
+
+    async fn acquire(&self, claim: &Claim) -> Result<Acquire, BackendError> {
+        let answer = self.store.acquire(claim).await;
+        if !self.panicked.swap(true, Ordering::Relaxed) {
+            std::panic::resume_unwind(Box::new("a bug"));
+        }
+        answer
+    }
+
+    async fn renew(&self, _: &Claim) -> Result<Renew, BackendError> {
+        std::panic::resume_unwind(Box::new("a bug"))
+    }
+
+    async fn release(&self, claim: &Claim) -> Result<Release, BackendError> {
+        self.store.release(claim).await
+    }
+
+    async fn watch(&self, claim: &Claim) -> Result<ReleaseSignal, BackendError> {
+        self.store.watch(claim).await
+    }
+
+    async fn inspect(&self, key: &LockKey) -> Result<Option<LeaseInfo>, BackendError> {
+        self.store.inspect(key).await
+    }
+
+    async fn list(
+        &self,
+        prefix: &str,
+        after: Option<&LockKey>,
+        limit: usize,
+    ) -> Result<Vec<LeaseInfo>, BackendError> {
+        self.store.list(prefix, after, limit).await
+    }
+}
+
+/// Nobody renews after the panic: the loss comes by the deadline, and the next in line with it.
+#[tokio::test(start_paused = true)]
+async fn a_renewal_that_panics_frees_the_queue() -> Outcome {
+    let store = Panics { panicked: AtomicBool::new(true), ..Panics::default() };
+    let lock = LockManager::new(store).lock("k")?;
+    let kept = lock.acquire().await?;
+    assert_eq!(kept.lost().await, LostReason::Expired);
+    let next = lock.acquire_timeout(Duration::from_secs(5)).await?;
+    assert!(!kept.is_valid() && next.is_valid());
+    Ok(())
 }
