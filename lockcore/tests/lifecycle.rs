@@ -177,6 +177,17 @@ impl LockBackend for Panics {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn what_a_backend_granted_and_panicked_over_is_undone() -> Outcome {
+    let locks = LockManager::new(Panics::default());
+    let lock = locks.lock("k")?;
+    let panicked = tokio::spawn(async move { lock.acquire().await.map(drop) });
+    assert!(panicked.await.is_err());
+    locks.drain().await;
+    assert_eq!(locks.inspect("k").await?, None);
+    Ok(())
+}
+
 /// Nobody renews after the panic: the loss comes by the deadline, and the next in line with it.
 #[tokio::test(start_paused = true)]
 async fn a_renewal_that_panics_frees_the_queue() -> Outcome {
