@@ -110,9 +110,12 @@ impl Held {
 
     /// Latches the loss; the first reason stays.
     pub(crate) fn lose(&self, reason: LostReason) {
+        let mut reason = reason;
         let first = self.belief.send_if_modified(|belief| {
             let first = belief.lost.is_none();
-            belief.lost = belief.lost.or(Some(reason));
+            // The deadline may have passed with nobody looking.
+            reason = belief.lost().unwrap_or(reason);
+            belief.lost = Some(reason);
             first
         });
         if first && reason != LostReason::Released {

@@ -130,6 +130,21 @@ fn a_guard_that_outlives_its_runtime_frees_the_queue() -> Outcome {
     })
 }
 
+/// The loss came before the drop, even if nobody had looked.
+#[test]
+fn an_unseen_loss_is_not_a_release() -> Outcome {
+    runtime()?.block_on(async {
+        let locks =
+            LockManager::builder(MemoryBackend::new()).ttl(Duration::from_millis(60)).build()?;
+        let guard = locks.lock("k")?.acquire().await?;
+        let lost = guard.lost();
+        std::thread::sleep(Duration::from_millis(80));
+        drop(guard);
+        assert_eq!(lost.await, LostReason::Expired);
+        Ok(())
+    })
+}
+
 /// A backend that panics when it answers: the first time to acquire, and to every renewal.
 #[derive(Debug, Default)]
 struct Panics {
