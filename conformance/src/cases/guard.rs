@@ -18,6 +18,7 @@ cases! { "guard";
     run_gives_the_result: "L3";
     released_is_told: "L6";
     release_in_a_black_hole_ends: "L7";
+    release_tells_why_it_failed: "L7";
     drop_needs_no_runtime: "L8";
     a_lost_guard_frees_the_queue: "L3";
     a_release_that_hangs_frees_the_queue: "L7";
@@ -248,5 +249,24 @@ async fn a_release_that_hangs_frees_the_queue(cx: &Cx) -> Outcome {
     store.cut(false);
     locks.drain().await;
     ensure!(cx.sight().await?.is_none(), "dropped and drained, and in sight");
+    Ok(())
+}
+
+/// A store that is down is told as that, with its own words.
+async fn release_tells_why_it_failed(cx: &Cx) -> Outcome {
+    let store = Faulty::new(cx.a.clone());
+    let locks = cx.manager(store.clone()).retry_for(cx.hold_ttl() / 3).build()?;
+    let guard = locks.lock(&cx.key)?.acquire().await?;
+    for _ in 0..100 {
+        store.next(Verb::Release, Mishap::Refuse);
+    }
+    let Err(error) = guard.release().await else {
+        return Err(Failure::new("released by a store that was not reached"));
+    };
+    ensure!(error.kind() == ErrorKind::Unavailable, "a refused release: {error:?}");
+    ensure!(error.to_string().contains("connection refused"), "not told why: {error}");
+    store.calm();
+    locks.drain().await;
+    ensure!(cx.sight().await?.is_none(), "drained, and in sight");
     Ok(())
 }
