@@ -238,12 +238,14 @@ impl Outage {
 struct Wait {
     signal: Option<ReleaseSignal>,
     wakes: u32,
+    /// How often in a row the holder's lease should have ended and had not.
+    overdue: u32,
 }
 
 impl Wait {
     /// Resolves when it is time to ask again.
     async fn out(&mut self, shared: &Shared, claim: &Claim, contention: Contention) {
-        let nap = nap(shared, contention);
+        let nap = self.nap(shared, contention);
         let asleep = tokio::time::sleep(nap);
         let Some(signal) = &mut self.signal else {
             // What was released before the signal was armed is seen by asking again at once.
@@ -268,6 +270,24 @@ impl Wait {
         }
     }
 
+    /// How long to sleep when no release is signalled: until the holder's lease ends, and never
+    /// longer than the polling floor.
+    fn nap(&mut self, shared: &Shared, contention: Contention) -> Duration {
+        let floor = shared.settings.poll_floor;
+        let nap = match contention.retry_after {
+            Some(left) => {
+                // A store that is slow to end a lease is asked less and less often meanwhile.
+                let soon = Duration::from_millis(1) * (1 << self.overdue);
+                self.overdue = if left < soon { (self.overdue + 1).min(20) } else { 0 };
+                // A little more, so that it has ended for sure and not everybody comes at once.
+                let least = left.max(soon);
+                between(least, least.saturating_add(Duration::from_millis(10)))
+            }
+            None => floor,
+        };
+        nap.min(between(floor.mul_f64(0.9), floor))
+    }
+
     /// Arms the signal, or goes without where that takes longer than sleeping for `most` would.
     async fn arm(&mut self, shared: &Shared, claim: &Claim, most: Duration) {
         let watch = shared.backend.watch(claim);
@@ -279,19 +299,4 @@ impl Wait {
             }
         }
     }
-}
-
-/// How long to sleep when no release is signalled: until the holder's lease ends, and never
-/// longer than the polling floor.
-fn nap(shared: &Shared, contention: Contention) -> Duration {
-    let floor = shared.settings.poll_floor;
-    let nap = match contention.retry_after {
-        // A little more, so that it has ended for sure and not everybody comes at once.
-        Some(left) => {
-            let soon = Duration::from_millis(1);
-            between(left.max(soon), left.saturating_add(Duration::from_millis(10)))
-        }
-        None => floor,
-    };
-    nap.min(between(floor.mul_f64(0.9), floor))
 }
