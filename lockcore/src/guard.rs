@@ -176,7 +176,12 @@ impl LockGuard {
         let (shared, trouble) = (self.held.shared.clone(), job.trouble.clone());
         let work = shared.background.spawn(&self.runtime, job.run());
         let limit = shared.settings.retry_for.max(shared.settings.request_timeout);
-        let outcome = match tokio::time::timeout(limit, work).await {
+        let answer = {
+            // The caller may be none of a runtime's tasks, and a timer belongs to a runtime.
+            let _entered = Handle::try_current().is_err().then(|| self.runtime.enter());
+            tokio::time::timeout(limit, work)
+        };
+        let outcome = match answer.await {
             Ok(Ok(outcome)) => outcome,
             Ok(Err(stopped)) => {
                 Err(Error::new(ErrorKind::Ambiguous, "the release did not run to its end")

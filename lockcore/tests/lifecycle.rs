@@ -3,8 +3,9 @@
 use std::error::Error;
 use std::future::Future;
 use std::pin::pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
 use lockcore::{
@@ -58,6 +59,34 @@ fn releasing_after_the_runtime_is_an_error() -> Outcome {
     drop(first);
     let outcome = runtime()?.block_on(guard.release());
     assert_eq!(outcome.err().map(|error| error.kind()), Some(ErrorKind::Ambiguous));
+    Ok(())
+}
+
+/// Wakes the thread that waits.
+struct Unpark(std::thread::Thread);
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
+    }
+}
+
+/// From a thread that knows no tokio, while the runtime of the guard goes on.
+#[test]
+fn releasing_outside_a_runtime_works() -> Outcome {
+    let locks = LockManager::new(MemoryBackend::new());
+    let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+    let guard = runtime.block_on(async { locks.lock("k")?.acquire().await })?;
+    let mut release = pin!(guard.release());
+    let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
+    let outcome = loop {
+        match release.as_mut().poll(&mut Context::from_waker(&waker)) {
+            Poll::Ready(outcome) => break outcome,
+            Poll::Pending => std::thread::park(),
+        }
+    };
+    outcome?;
+    assert_eq!(runtime.block_on(locks.inspect("k"))?, None);
     Ok(())
 }
 
