@@ -20,6 +20,8 @@ use crate::settings::useful;
 /// How long to wait for a key that someone else holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Patience {
+    /// Not at all, and not for a failing store either.
+    Once,
     /// Not at all.
     None,
     /// For this long in all.
@@ -28,7 +30,13 @@ pub(crate) enum Patience {
     Endless,
 }
 
-/// Acquires `key`; `None` only without patience, when someone else holds it or is ahead.
+impl Patience {
+    fn waits(self) -> bool {
+        matches!(self, Self::For(_) | Self::Endless)
+    }
+}
+
+/// Acquires `key`; `None` only where nobody waits, when someone else holds it or is ahead.
 pub(crate) async fn acquire(
     shared: &Arc<Shared>,
     key: &LockKey,
@@ -49,7 +57,7 @@ pub(crate) async fn acquire(
                 () = end.sleep_until() => Err(progress.out_of_time()),
             }
         }
-        Patience::None | Patience::Endless => work.run().await,
+        Patience::Once | Patience::None | Patience::Endless => work.run().await,
     };
     outcome.map_err(|error| error.with_key(key))
 }
@@ -68,7 +76,7 @@ struct Progress {
 impl Progress {
     fn out_of_time(&mut self) -> Error {
         match self.failure.take() {
-            Some(failure) => failure.into(),
+            Some(failure) => doubtful(failure, self.asking).into(),
             None if self.asking && !self.answered => {
                 Error::new(ErrorKind::Ambiguous, "the time limit ran out before the store answered")
             }
@@ -90,17 +98,20 @@ impl Acquiring<'_> {
         let queue = &self.shared.queue;
         let mut turn = match queue.try_enter(self.key) {
             Some(turn) => turn,
-            None if self.patience == Patience::None => return Ok(None),
+            None if !self.patience.waits() => return Ok(None),
             None => queue.enter(self.key).await,
         };
         // Who asks once does not hurry, and must not wait.
-        if self.patience != Patience::None
+        if self.patience.waits()
             && let Some(pause) = turn.give_way()
         {
             tokio::time::sleep(pause).await;
         }
         let mut attempt = Attempt::new(self.shared, self.runtime, self.claim(), turn);
-        let mut outage = Outage::new(self.shared.settings.retry_for);
+        let mut outage = Outage::new(match self.patience {
+            Patience::Once => Duration::ZERO,
+            _ => self.shared.settings.retry_for,
+        });
         let mut wait = Wait::default();
         loop {
             let failure = match self.ask(&mut attempt).await {
@@ -112,12 +123,13 @@ impl Acquiring<'_> {
                     // The process or the store stood still meanwhile: nobody may rely on this.
                     BackendError::unavailable("the grant came after its lease had ended")
                 }
-                Ok(Answer::Contended(_)) if self.patience == Patience::None => return Ok(None),
+                Ok(Answer::Contended(_)) if !self.patience.waits() => return Ok(None),
                 Ok(Answer::Contended(contention)) => {
-                    outage.over();
                     // A definite answer: this holder is spent.
                     attempt.respawn(self.claim());
                     wait.out(self.shared, attempt.claim(), contention).await;
+                    // Only now: while nobody asks, the store does not fail.
+                    outage.over();
                     continue;
                 }
                 Err(error) => error,
@@ -169,17 +181,20 @@ impl Acquiring<'_> {
         may_hold: bool,
     ) -> Result<(), Error> {
         tracing::debug!(lock.key = %self.key, error = %failure, "the store did not answer");
-        let Some(pause) = outage.next(&failure) else {
-            return Err(match failure {
-                // An earlier request may have been granted: the whole is as doubtful as that.
-                BackendError::Unavailable(source) if may_hold => BackendError::Ambiguous(source),
-                other => other,
-            }
-            .into());
-        };
+        let pause = outage.next(&failure);
+        let failure = doubtful(failure, may_hold);
+        let Some(pause) = pause else { return Err(failure.into()) };
         self.progress.failure = Some(failure);
         tokio::time::sleep(pause).await;
         Ok(())
+    }
+}
+
+/// Where another request may have been granted, the whole is as doubtful as that.
+fn doubtful(failure: BackendError, may_hold: bool) -> BackendError {
+    match failure {
+        BackendError::Unavailable(source) if may_hold => BackendError::Ambiguous(source),
+        other => other,
     }
 }
 
@@ -223,26 +238,30 @@ impl Outage {
 struct Wait {
     signal: Option<ReleaseSignal>,
     wakes: u32,
+    /// How often in a row the holder's lease should have ended and had not.
+    overdue: u32,
 }
 
 impl Wait {
     /// Resolves when it is time to ask again.
     async fn out(&mut self, shared: &Shared, claim: &Claim, contention: Contention) {
+        let nap = self.nap(shared, contention);
+        let asleep = tokio::time::sleep(nap);
         let Some(signal) = &mut self.signal else {
             // What was released before the signal was armed is seen by asking again at once.
-            self.arm(shared, claim).await;
+            self.arm(shared, claim, nap).await;
             if self.signal.is_none() {
-                tokio::time::sleep(nap(shared, contention)).await;
+                asleep.await;
             }
             return;
         };
         tokio::select! {
             () = signal => {}
-            () = tokio::time::sleep(nap(shared, contention)) => return,
+            () = asleep => return,
         }
         // The new signal is armed before the old one goes, so that a backend can keep its
         // subscription, and before asking, so that nothing falls between the two.
-        self.arm(shared, claim).await;
+        self.arm(shared, claim, shared.settings.poll_floor).await;
         self.wakes += 1;
         if self.wakes > 1 && fastrand::bool() {
             // Others were faster before. Those who lost together come at different times now,
@@ -251,9 +270,28 @@ impl Wait {
         }
     }
 
-    async fn arm(&mut self, shared: &Shared, claim: &Claim) {
+    /// How long to sleep when no release is signalled: until the holder's lease ends, and never
+    /// longer than the polling floor.
+    fn nap(&mut self, shared: &Shared, contention: Contention) -> Duration {
+        let floor = shared.settings.poll_floor;
+        let nap = match contention.retry_after {
+            Some(left) => {
+                // A store that is slow to end a lease is asked less and less often meanwhile.
+                let soon = Duration::from_millis(1) * (1 << self.overdue);
+                self.overdue = if left < soon { (self.overdue + 1).min(20) } else { 0 };
+                // A little more, so that it has ended for sure and not everybody comes at once.
+                let least = left.max(soon);
+                between(least, least.saturating_add(Duration::from_millis(10)))
+            }
+            None => floor,
+        };
+        nap.min(between(floor.mul_f64(0.9), floor))
+    }
+
+    /// Arms the signal, or goes without where that takes longer than sleeping for `most` would.
+    async fn arm(&mut self, shared: &Shared, claim: &Claim, most: Duration) {
         let watch = shared.backend.watch(claim);
-        match bounded(shared.settings.request_timeout, watch).await {
+        match bounded(shared.settings.request_timeout.min(most), watch).await {
             Ok(signal) => self.signal = Some(signal),
             Err(error) => {
                 self.signal = None;
@@ -261,19 +299,4 @@ impl Wait {
             }
         }
     }
-}
-
-/// How long to sleep when no release is signalled: until the holder's lease ends, and never
-/// longer than the polling floor.
-fn nap(shared: &Shared, contention: Contention) -> Duration {
-    let floor = shared.settings.poll_floor;
-    let nap = match contention.retry_after {
-        // A little more, so that it has ended for sure and not everybody comes at once.
-        Some(left) => {
-            let soon = Duration::from_millis(1);
-            between(left.max(soon), left.saturating_add(Duration::from_millis(10)))
-        }
-        None => floor,
-    };
-    nap.min(between(floor.mul_f64(0.9), floor))
 }

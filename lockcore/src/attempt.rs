@@ -116,9 +116,10 @@ impl Drop for Attempt {
         let (shared, claim) = (self.shared.clone(), self.claim.clone());
         let (in_flight, mut turn) = (self.in_flight.take(), self.turn.take());
         self.shared.background.spawn(&self.runtime, async move {
-            // A release that overtook the acquire would be followed by a grant to nobody.
+            // A release that overtook the acquire would be followed by a grant to nobody. In a
+            // task of its own, since what a backend that panics was granted is undone as well.
             if let Some(request) = in_flight
-                && let Ok(Acquire::Contended(_)) = request.await
+                && let Ok(Ok(Acquire::Contended(_))) = tokio::spawn(request).await
             {
                 return;
             }

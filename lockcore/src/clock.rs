@@ -69,7 +69,8 @@ mod suspend {
 
     use rustix::time::{ClockId, clock_gettime};
 
-    /// The time spent suspended since the first call. Never too large, and it never shrinks.
+    /// The time spent suspended since the first call; it never shrinks. A process stopped between
+    /// the very first two readings counts that time too: deadlines come early then, never late.
     pub(super) fn total() -> Duration {
         static FIRST: OnceLock<u64> = OnceLock::new();
         static LARGEST: AtomicU64 = AtomicU64::new(0);

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::future::Future;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
@@ -14,7 +14,7 @@ use crate::backoff::Backoff;
 use crate::claim::{Claim, Release};
 use crate::clock::Moment;
 use crate::error::{BackendError, Error, ErrorKind};
-use crate::hold::{Held, LostReason};
+use crate::hold::{Held, Keeper, LostReason};
 use crate::key::{HolderId, LockKey};
 use crate::manager::Shared;
 use crate::queue::Turn;
@@ -42,7 +42,7 @@ pub struct LockGuard {
 impl LockGuard {
     pub(crate) fn new(held: Held, runtime: &Handle) -> Self {
         let held = Arc::new(held);
-        let keeper = runtime.spawn(held.clone().keep());
+        let keeper = runtime.spawn(Keeper(held.clone()).run());
         Self { held, runtime: runtime.clone(), keeper: Some(keeper) }
     }
 
@@ -173,19 +173,27 @@ impl LockGuard {
         let Some(job) = self.part() else {
             return Ok(());
         };
-        let shared = self.held.shared.clone();
+        let (shared, trouble) = (self.held.shared.clone(), job.trouble.clone());
         let work = shared.background.spawn(&self.runtime, job.run());
         let limit = shared.settings.retry_for.max(shared.settings.request_timeout);
-        let outcome = match tokio::time::timeout(limit, work).await {
+        let answer = {
+            // The caller may be none of a runtime's tasks, and a timer belongs to a runtime.
+            let _entered = Handle::try_current().is_err().then(|| self.runtime.enter());
+            tokio::time::timeout(limit, work)
+        };
+        let outcome = match answer.await {
             Ok(Ok(outcome)) => outcome,
             Ok(Err(stopped)) => {
                 Err(Error::new(ErrorKind::Ambiguous, "the release did not run to its end")
                     .with_source(stopped))
             }
-            Err(_) => Err(Error::new(
-                ErrorKind::Ambiguous,
-                format!("the store did not confirm the release within {limit:?}"),
-            )),
+            Err(_) => Err(match trouble.take() {
+                Some(failure) => failure.into(),
+                None => Error::new(
+                    ErrorKind::Ambiguous,
+                    format!("the store did not confirm the release within {limit:?}"),
+                ),
+            }),
         };
         outcome.map_err(|error| error.with_key(self.key()))
     }
@@ -201,6 +209,7 @@ impl LockGuard {
             deadline: belief.deadline,
             keeper,
             turn: self.held.take_turn(),
+            trouble: Trouble::default(),
         };
         self.held.lose(LostReason::Released);
         Some(job)
@@ -243,8 +252,28 @@ struct ReleaseJob {
     lost: Option<LostReason>,
     deadline: Moment,
     keeper: JoinHandle<()>,
-    /// Kept until the end: the next in line asks when the key is free.
+    /// Kept until the first answer: the next in line asks when the key is free, but need not wait
+    /// for a store that does not answer.
     turn: Option<Turn>,
+    trouble: Trouble,
+}
+
+/// Why a release was not confirmed so far, for whoever stops waiting for it.
+#[derive(Clone, Default)]
+struct Trouble(Arc<Mutex<Option<BackendError>>>);
+
+impl Trouble {
+    /// Remembers a failure; one that leaves a doubt is not forgotten over one that leaves none.
+    fn note(&self, failure: BackendError) {
+        let mut noted = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if !matches!(*noted, Some(BackendError::Ambiguous(_))) {
+            *noted = Some(failure);
+        }
+    }
+
+    fn take(&self) -> Option<BackendError> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
 }
 
 impl ReleaseJob {
@@ -252,13 +281,11 @@ impl ReleaseJob {
         // No renewal may be under way when the release is sent.
         self.keeper.abort();
         let _ = self.keeper.await;
-        let outcome = if self.lost == Some(LostReason::NotHeld) {
-            Err(lost(&self.claim.key, LostReason::NotHeld))
-        } else {
-            release(&self.shared, &self.claim, self.lost, self.deadline).await
-        };
-        drop(self.turn);
-        outcome
+        if self.lost == Some(LostReason::NotHeld) {
+            return Err(lost(&self.claim.key, LostReason::NotHeld));
+        }
+        let Self { shared, claim, lost, deadline, turn, trouble, .. } = self;
+        release(&shared, &claim, lost, deadline, turn, &trouble).await
     }
 }
 
@@ -267,6 +294,8 @@ async fn release(
     claim: &Claim,
     was_lost: Option<LostReason>,
     deadline: Moment,
+    mut turn: Option<Turn>,
+    trouble: &Trouble,
 ) -> Result<(), Error> {
     let mut backoff = Backoff::new();
     let mut may_have_worked = false;
@@ -291,12 +320,14 @@ async fn release(
             Err(failure @ BackendError::Unavailable(_)) => failure,
             Err(refused) => return Err(refused.into()),
         };
+        drop(turn.take());
         if deadline.has_come() {
             return Err(match was_lost {
                 Some(reason) => lost(&claim.key, reason),
                 None => failure.into(),
             });
         }
+        trouble.note(failure);
         tokio::time::sleep(backoff.pause().min(deadline.remaining())).await;
     }
 }

@@ -110,17 +110,18 @@ impl Held {
 
     /// Latches the loss; the first reason stays.
     pub(crate) fn lose(&self, reason: LostReason) {
+        let mut reason = reason;
         let first = self.belief.send_if_modified(|belief| {
             let first = belief.lost.is_none();
-            belief.lost = belief.lost.or(Some(reason));
+            // The deadline may have passed with nobody looking.
+            reason = belief.lost().unwrap_or(reason);
+            belief.lost = Some(reason);
             first
         });
         if first && reason != LostReason::Released {
             tracing::error!(
                 lock.key = %self.claim.key, lock.holder = %self.claim.holder, %reason, "lost"
             );
-            // Others of this process may ask for the key now.
-            drop(self.take_turn());
         }
     }
 
@@ -140,9 +141,8 @@ impl Held {
         })
     }
 
-    /// Renews until the lock is lost; the task of a guard. Nothing depends on its running on
-    /// time but the renewal itself: see [`Belief::lost`].
-    pub(crate) async fn keep(self: Arc<Self>) {
+    /// Renews until the lock is lost.
+    async fn keep(&self) {
         let mut next = self.renew_at;
         loop {
             let belief = self.belief();
@@ -182,9 +182,30 @@ impl Held {
     async fn renew(&self, belief: Belief) -> Result<Renew, BackendError> {
         // A hung store must not delay the loss.
         let limit = self.shared.settings.request_timeout.min(belief.deadline.remaining());
-        // A backend made of several stores repairs one that has missed the token.
-        let claim = self.claim.clone().with_min_token(belief.token);
+        // A backend made of several stores repairs one that has missed the token. A token may be
+        // larger than what a claim may demand: then the most that is allowed is asked for.
+        let floor = belief.token.min(self.shared.backend.limits().max_token);
+        let claim = self.claim.clone().with_min_token(floor);
         bounded(limit, self.shared.backend.renew(&claim)).await
+    }
+}
+
+/// The task of a guard. Nothing depends on its running on time but the renewal itself: see
+/// [`Belief::lost`].
+pub(crate) struct Keeper(pub(crate) Arc<Held>);
+
+impl Keeper {
+    /// Renews until the lock is lost.
+    pub(crate) async fn run(self) {
+        self.0.keep().await;
+    }
+}
+
+impl Drop for Keeper {
+    fn drop(&mut self) {
+        // Whatever ended it, the loss, a panic of the backend or the end of the runtime: nobody
+        // renews any more, and others of this process may ask for the key.
+        drop(self.0.take_turn());
     }
 }
 

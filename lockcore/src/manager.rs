@@ -191,8 +191,9 @@ impl ManagerBuilder {
         self
     }
 
-    /// How long a failing store is tried again, counted from its last good answer. Defaults to
-    /// 10 s; with zero the first failure is the answer.
+    /// How long a failing store is tried again, counted from its last good answer or, where a
+    /// waiter slept since, from when it asked again. Defaults to 10 s; with zero the first failure
+    /// is the answer.
     pub fn retry_for(mut self, duration: Duration) -> Self {
         self.wishes.retry_for = Some(duration);
         self
@@ -282,7 +283,7 @@ impl Lock {
     }
 
     /// Waits until the lock is acquired, for at most `limit` in all. With a limit of zero it asks
-    /// once, as [`try_acquire`](Self::try_acquire).
+    /// once, and waits for nothing but the answer.
     ///
     /// # Errors
     ///
@@ -294,7 +295,7 @@ impl Lock {
     /// As [`acquire`](Self::acquire).
     pub async fn acquire_timeout(&self, limit: Duration) -> Result<LockGuard, Error> {
         if limit.is_zero() {
-            return self.patiently(Patience::None).await;
+            return self.patiently(Patience::Once).await;
         }
         self.patiently(Patience::For(limit)).await
     }

@@ -230,8 +230,9 @@ impl Store {
         self.leases.retain(|_, held| held.ends > now);
         let leases = &self.leases;
         self.tokens.retain(|key, counter| {
-            let ahead = Duration::from_micros(counter.token.saturating_sub(now_us));
-            leases.contains_key(key) || now.duration_since(counter.used) < RETENTION + ahead
+            let token_gone_by = Duration::from_micros(now_us.saturating_sub(counter.token));
+            let unused = now.duration_since(counter.used);
+            leases.contains_key(key) || unused.min(token_gone_by) < RETENTION
         });
         self.watchers.retain(|_, watchers| {
             watchers.retain(|watcher| !watcher.is_closed());
@@ -323,6 +324,23 @@ mod tests {
             panic!("expired")
         };
         assert_eq!(after.token, MAX + 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_counter_ahead_by_days_is_kept_all_the_way() {
+        let store = MemoryBackend::new();
+        let Ok(Acquire::Acquired(first)) = store.acquire(&claim("k")).await else { panic!("free") };
+        tokio::time::advance(Duration::from_secs(2)).await;
+        let ahead = first.token + micros(RETENTION * 10);
+        store.acquire(&claim("k").with_min_token(ahead)).await.expect("memory");
+        tokio::time::advance(RETENTION * 6).await;
+        for n in 0..1030 {
+            store.acquire(&claim(&format!("k{n}"))).await.expect("memory");
+        }
+        let Ok(Acquire::Acquired(after)) = store.acquire(&claim("k")).await else {
+            panic!("expired")
+        };
+        assert_eq!(after.token, ahead + 1);
     }
 
     #[tokio::test(start_paused = true)]

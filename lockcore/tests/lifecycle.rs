@@ -3,10 +3,15 @@
 use std::error::Error;
 use std::future::Future;
 use std::pin::pin;
-use std::task::{Context, Poll, Waker};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
-use lockcore::{ErrorKind, LockManager, LostReason, MemoryBackend};
+use lockcore::{
+    Acquire, BackendError, Claim, ErrorKind, LeaseInfo, Limits, LockBackend, LockKey, LockManager,
+    LostReason, MemoryBackend, Release, ReleaseSignal, Renew, async_trait,
+};
 use tokio::runtime::{Builder, Runtime};
 
 type Outcome = Result<(), Box<dyn Error>>;
@@ -54,6 +59,34 @@ fn releasing_after_the_runtime_is_an_error() -> Outcome {
     drop(first);
     let outcome = runtime()?.block_on(guard.release());
     assert_eq!(outcome.err().map(|error| error.kind()), Some(ErrorKind::Ambiguous));
+    Ok(())
+}
+
+/// Wakes the thread that waits.
+struct Unpark(std::thread::Thread);
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
+    }
+}
+
+/// From a thread that knows no tokio, while the runtime of the guard goes on.
+#[test]
+fn releasing_outside_a_runtime_works() -> Outcome {
+    let locks = LockManager::new(MemoryBackend::new());
+    let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+    let guard = runtime.block_on(async { locks.lock("k")?.acquire().await })?;
+    let mut release = pin!(guard.release());
+    let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
+    let outcome = loop {
+        match release.as_mut().poll(&mut Context::from_waker(&waker)) {
+            Poll::Ready(outcome) => break outcome,
+            Poll::Pending => std::thread::park(),
+        }
+    };
+    outcome?;
+    assert_eq!(runtime.block_on(locks.inspect("k"))?, None);
     Ok(())
 }
 
@@ -109,4 +142,104 @@ fn what_is_given_out_can_be_sent() {
             }
         });
     }
+}
+
+/// A lost lock keeps nobody from the key, whatever became of the task that would have told.
+#[test]
+fn a_guard_that_outlives_its_runtime_frees_the_queue() -> Outcome {
+    let locks =
+        LockManager::builder(MemoryBackend::new()).ttl(Duration::from_millis(60)).build()?;
+    let first = runtime()?;
+    let kept = first.block_on(async { locks.lock("k")?.acquire().await })?;
+    drop(first);
+    runtime()?.block_on(async {
+        let next = locks.lock("k")?.acquire_timeout(Duration::from_secs(5)).await?;
+        assert!(!kept.is_valid() && next.is_valid());
+        Ok(())
+    })
+}
+
+/// The loss came before the drop, even if nobody had looked.
+#[test]
+fn an_unseen_loss_is_not_a_release() -> Outcome {
+    runtime()?.block_on(async {
+        let locks =
+            LockManager::builder(MemoryBackend::new()).ttl(Duration::from_millis(60)).build()?;
+        let guard = locks.lock("k")?.acquire().await?;
+        let lost = guard.lost();
+        std::thread::sleep(Duration::from_millis(80));
+        drop(guard);
+        assert_eq!(lost.await, LostReason::Expired);
+        Ok(())
+    })
+}
+
+/// A backend that panics when it answers: the first time to acquire, and to every renewal.
+#[derive(Debug, Default)]
+struct Panics {
+    store: MemoryBackend,
+    panicked: AtomicBool,
+}
+
+#[async_trait]
+impl LockBackend for Panics {
+    fn limits(&self) -> Limits {
+        self.store.limits()
+    }
+
+    async fn acquire(&self, claim: &Claim) -> Result<Acquire, BackendError> {
+        let answer = self.store.acquire(claim).await;
+        if !self.panicked.swap(true, Ordering::Relaxed) {
+            std::panic::resume_unwind(Box::new("a bug"));
+        }
+        answer
+    }
+
+    async fn renew(&self, _: &Claim) -> Result<Renew, BackendError> {
+        std::panic::resume_unwind(Box::new("a bug"))
+    }
+
+    async fn release(&self, claim: &Claim) -> Result<Release, BackendError> {
+        self.store.release(claim).await
+    }
+
+    async fn watch(&self, claim: &Claim) -> Result<ReleaseSignal, BackendError> {
+        self.store.watch(claim).await
+    }
+
+    async fn inspect(&self, key: &LockKey) -> Result<Option<LeaseInfo>, BackendError> {
+        self.store.inspect(key).await
+    }
+
+    async fn list(
+        &self,
+        prefix: &str,
+        after: Option<&LockKey>,
+        limit: usize,
+    ) -> Result<Vec<LeaseInfo>, BackendError> {
+        self.store.list(prefix, after, limit).await
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_backend_granted_and_panicked_over_is_undone() -> Outcome {
+    let locks = LockManager::new(Panics::default());
+    let lock = locks.lock("k")?;
+    let panicked = tokio::spawn(async move { lock.acquire().await.map(drop) });
+    assert!(panicked.await.is_err());
+    locks.drain().await;
+    assert_eq!(locks.inspect("k").await?, None);
+    Ok(())
+}
+
+/// Nobody renews after the panic: the loss comes by the deadline, and the next in line with it.
+#[tokio::test(start_paused = true)]
+async fn a_renewal_that_panics_frees_the_queue() -> Outcome {
+    let store = Panics { panicked: AtomicBool::new(true), ..Panics::default() };
+    let lock = LockManager::new(store).lock("k")?;
+    let kept = lock.acquire().await?;
+    assert_eq!(kept.lost().await, LostReason::Expired);
+    let next = lock.acquire_timeout(Duration::from_secs(5)).await?;
+    assert!(!kept.is_valid() && next.is_valid());
+    Ok(())
 }

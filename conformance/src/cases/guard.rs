@@ -18,8 +18,10 @@ cases! { "guard";
     run_gives_the_result: "L3";
     released_is_told: "L6";
     release_in_a_black_hole_ends: "L7";
+    release_tells_why_it_failed: "L7";
     drop_needs_no_runtime: "L8";
     a_lost_guard_frees_the_queue: "L3";
+    a_release_that_hangs_frees_the_queue: "L7";
     the_label_is_shown: "L10";
 }
 
@@ -218,5 +220,53 @@ async fn the_label_is_shown(cx: &Cx) -> Outcome {
     let label = unnamed.inspect(&cx.key).await?.map(|info| info.label).unwrap_or_default();
     let pid = std::process::id().to_string();
     ensure!(label.ends_with(&format!(":{pid}")), "the default label is {label:?}");
+    Ok(())
+}
+
+/// The next in line asks for itself, and is told that the store does not answer.
+async fn a_release_that_hangs_frees_the_queue(cx: &Cx) -> Outcome {
+    let store = Faulty::new(cx.a.clone());
+    let retry_for = cx.hold_ttl() / 3;
+    let ttl = cx.hold_ttl() * 20;
+    let locks = cx
+        .manager(store.clone())
+        .ttl(ttl)
+        .request_timeout(cx.hold_ttl() / 6)
+        .retry_for(retry_for)
+        .build()?;
+    let lock = locks.lock(&cx.key)?;
+    let guard = lock.acquire().await?;
+    store.cut(true);
+    drop(guard);
+    let asked = Instant::now();
+    let waited = tokio::time::timeout(ttl / 2, lock.acquire()).await;
+    let outcome = waited.map_err(|_| Failure::new("the next in line hangs"))?;
+    let kind = outcome.err().map(|error| error.kind());
+    let after = asked.elapsed();
+    ensure!(kind == Some(ErrorKind::Ambiguous), "an acquire in a black hole: {kind:?}");
+    let most = retry_for + cx.hold_ttl() / 2 + cx.slack();
+    ensure!(after <= most, "told after {after:?}");
+    store.cut(false);
+    locks.drain().await;
+    ensure!(cx.sight().await?.is_none(), "dropped and drained, and in sight");
+    Ok(())
+}
+
+/// A store that is down is told as that, with its own words.
+async fn release_tells_why_it_failed(cx: &Cx) -> Outcome {
+    let store = Faulty::new(cx.a.clone());
+    let locks = cx.manager(store.clone()).retry_for(cx.hold_ttl() / 3).build()?;
+    let guard = locks.lock(&cx.key)?.acquire().await?;
+    for _ in 0..100 {
+        store.next(Verb::Release, Mishap::Refuse);
+    }
+    let Err(error) = guard.release().await else {
+        return Err(Failure::new("released by a store that was not reached"));
+    };
+    ensure!(error.kind() == ErrorKind::Unavailable, "a refused release: {error:?}");
+    ensure!(error.to_string().contains("connection refused"), "not told why: {error}");
+    store.calm();
+    locks.drain().await;
+    ensure!(cx.sight().await?.is_none(), "drained, and in sight");
     Ok(())
 }

@@ -21,6 +21,7 @@ cases! { "renewal";
     does_not_revive: "L4";
     ends_with_max_hold: "L3";
     late_answers_do_not_revive: "L3";
+    renews_beyond_the_largest_floor: "L9";
 }
 
 async fn hold(cx: &Cx, store: &Faulty<impl lockcore::LockBackend>) -> Result<LockGuard, Failure> {
@@ -212,5 +213,21 @@ async fn late_answers_do_not_revive(cx: &Cx) -> Outcome {
         ensure!(!guard.is_valid(), "lost, and valid again");
         tokio::time::sleep(cx.hold_ttl() / 20).await;
     }
+    Ok(())
+}
+
+/// Whoever comes after a lease with the largest floor has a token that no claim may demand.
+async fn renews_beyond_the_largest_floor(cx: &Cx) -> Outcome {
+    let largest = cx.a.limits().max_token;
+    let raised = cx.claim().with_min_token(largest);
+    cx.acquire(&cx.a, &raised).await?;
+    cx.release(&cx.a, &raised).await?;
+    let store = Faulty::new(cx.a.clone());
+    let guard = hold(cx, &store).await?;
+    ensure!(guard.fencing_token() > largest, "{guard:?} after {largest}");
+    tokio::time::sleep(cx.hold_ttl() + cx.hold_ttl() / 4).await;
+    ensure!(guard.is_valid(), "not renewed, after {} tries", store.calls(Verb::Renew));
+    cx.contend(&cx.b, &cx.claim()).await?;
+    guard.release().await?;
     Ok(())
 }

@@ -1,6 +1,8 @@
 //! The timed-out attempt, and its three outcomes when it is tried again: the key is free (take
 //! it), mine (it had worked), or another's (it is taken, and stays untouched).
 
+use std::time::Duration;
+
 use lockcore::{Acquire, BackendError, Claim, ErrorKind, Lease, LockBackend, Release, Renew};
 
 use super::cases;
@@ -27,6 +29,9 @@ cases! { "retry";
     core_releases_before_it_gives_up: "L2 L7";
     core_retries_an_outage: "L7";
     core_gives_up_in_time: "L7";
+    core_retries_after_a_long_wait: "L7";
+    core_doubts_when_time_runs_out: "L7";
+    core_asks_once_when_there_is_no_time: "L7";
 }
 
 fn faulty(cx: &Cx) -> Faulty<std::sync::Arc<dyn LockBackend>> {
@@ -309,5 +314,66 @@ async fn core_gives_up_in_time(cx: &Cx) -> Outcome {
         locks.drain().await;
         ensure!(cx.sight().await?.is_none(), "{mishap:?}: given up, and in sight");
     }
+    Ok(())
+}
+
+/// The time that a waiter slept does not count as the store's failing.
+async fn core_retries_after_a_long_wait(cx: &Cx) -> Outcome {
+    let other = cx.claim();
+    let store = faulty(cx);
+    let lock = cx.manager(store.clone()).retry_for(cx.ttl / 4).build()?.lock(&cx.key)?;
+    cx.acquire(&cx.b, &other).await?;
+    let waiting = tokio::spawn(async move { lock.acquire().await });
+    while store.calls(Verb::Acquire) < 2 {
+        tokio::time::sleep(cx.ttl / 100).await;
+    }
+    tokio::time::sleep(cx.ttl / 50).await;
+    // It wakes when the lease has ended, and the store is not reached once.
+    store.next(Verb::Acquire, Mishap::Refuse);
+    waiting.await??.release().await?;
+    Ok(())
+}
+
+/// Whatever was told last: a request that was granted unheard leaves a doubt.
+async fn core_doubts_when_time_runs_out(cx: &Cx) -> Outcome {
+    let limit = cx.hold_ttl() / 4;
+    // The doubt before the refusals, and the doubt under way after one.
+    for (first, then) in [(Mishap::Reset, Mishap::Refuse), (Mishap::Refuse, Mishap::LoseReply)] {
+        let store = faulty(cx);
+        let locks = cx.manager(store.clone()).request_timeout(limit).build()?;
+        store.next(Verb::Acquire, first);
+        for _ in 0..100 {
+            store.next(Verb::Acquire, then);
+            store.next(Verb::Release, Mishap::Refuse);
+        }
+        let lock = locks.lock(&cx.key)?;
+        let error = lock.acquire_timeout(limit).await.err().map(|error| error.kind());
+        ensure!(error == Some(ErrorKind::Ambiguous), "{first:?}, then {then:?}: {error:?}");
+        store.calm();
+        locks.drain().await;
+        ensure!(cx.sight().await?.is_none(), "{first:?}, then {then:?}: given up, and in sight");
+    }
+    Ok(())
+}
+
+/// No time means no second try either.
+async fn core_asks_once_when_there_is_no_time(cx: &Cx) -> Outcome {
+    let store = faulty(cx);
+    let lock = cx.manager(store.clone()).build()?.lock(&cx.key)?;
+    for (mishap, kind) in
+        [(Mishap::Refuse, ErrorKind::Unavailable), (Mishap::LoseRequest, ErrorKind::Ambiguous)]
+    {
+        let before = store.calls(Verb::Acquire);
+        store.next(Verb::Acquire, mishap);
+        let error = lock.acquire_timeout(Duration::ZERO).await.err().map(|error| error.kind());
+        ensure!(error == Some(kind), "{mishap:?}: {error:?}");
+        let asked = store.calls(Verb::Acquire) - before;
+        ensure!(asked == 1, "{mishap:?}: asked {asked} times");
+        cx.until_free(cx.slack()).await?;
+    }
+    let free = lock.acquire_timeout(Duration::from_secs(10)).await?;
+    free.release().await?;
+    lock.acquire_timeout(Duration::ZERO).await?.release().await?;
+    ensure!(cx.sight().await?.is_none(), "released, and in sight");
     Ok(())
 }

@@ -21,6 +21,7 @@ cases! { "waiting";
     an_expiry_lets_in: "L3";
     a_lost_signal_delays_and_no_more: "watch";
     a_failing_watch_delays_and_no_more: "L7 watch";
+    a_hanging_watch_delays_nothing: "L7 watch";
     an_idle_waiter_is_quiet: "watch";
     a_limit_is_kept: "L1";
     try_does_not_wait: "L1";
@@ -167,6 +168,25 @@ async fn a_failing_watch_delays_and_no_more(cx: &Cx) -> Outcome {
     // A watch without an answer costs a request timeout.
     let most = Duration::from_secs(1) + cx.hold_ttl() / 6 + cx.slack();
     ensure!(after <= most, "in after {after:?}");
+    Ok(())
+}
+
+/// Where watching hangs and asking does not, the waiter polls as often as without a signal.
+async fn a_hanging_watch_delays_nothing(cx: &Cx) -> Outcome {
+    let claim = hold(cx).await?;
+    let store = Faulty::new(cx.b.clone());
+    for _ in 0..1000 {
+        store.next(Verb::Watch, Mishap::LoseRequest);
+    }
+    let floor = cx.hold_ttl() / 20;
+    let waiter = wait(cx, store.clone(), floor).await?;
+    tokio::time::sleep(floor * 20).await;
+    let asked = store.calls(Verb::Acquire);
+    cx.note(format!("asked {asked} times in 20 floors"));
+    // Half of them on a busy machine.
+    ensure!(asked >= 10, "asked {asked} times in 20 floors");
+    cx.release(&cx.a, &claim).await?;
+    waiter.await??;
     Ok(())
 }
 
