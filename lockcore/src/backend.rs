@@ -83,7 +83,9 @@ pub trait LockBackend: fmt::Debug + Send + Sync + 'static {
     async fn release(&self, claim: &Claim) -> Result<Release, BackendError>;
 
     /// Arms a signal for the release of the claim's key: what is released after this call has
-    /// returned resolves it. A store that cannot signal returns [`ReleaseSignal::never`].
+    /// returned resolves it. It may resolve without a release now and then, but not every time
+    /// and at once: its waiters would ask without a pause. A store that cannot signal returns
+    /// [`ReleaseSignal::never`].
     async fn watch(&self, claim: &Claim) -> Result<ReleaseSignal, BackendError>;
 
     /// Shows the lease that stands on a key.

@@ -97,6 +97,10 @@ impl LockGuard {
     ///
     /// Dropping the future loses nothing; call again to wait on.
     ///
+    /// # Panics
+    ///
+    /// When it is polled outside a tokio runtime: it sleeps until the deadline.
+    ///
     /// # Examples
     ///
     /// ```
@@ -141,6 +145,10 @@ impl LockGuard {
     /// # Cancel safety
     ///
     /// Dropping the future drops `work`. The lock stays held by the guard.
+    ///
+    /// # Panics
+    ///
+    /// When it is polled outside a tokio runtime, as [`lost`](Self::lost).
     pub async fn run<W: Future>(&self, work: W) -> Result<W::Output, Error> {
         let reason = tokio::select! {
             biased;

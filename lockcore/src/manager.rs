@@ -116,12 +116,12 @@ impl LockManager {
         bounded(limit_of_time, call).await.map_err(|e| read(e.into()))
     }
 
-    /// Waits until what goes on in the background has ended: releases of dropped guards, and the
-    /// undoing of dropped acquires. Call it before a program ends, so that its keys are free at
+    /// Waits until what goes on in the background now has ended: releases of dropped guards, and
+    /// the undoing of dropped acquires. Call it before a program ends, so that its keys are free at
     /// once and not a ttl later.
     ///
     /// It takes no longer than the leases concerned live. Guards that are still held do not
-    /// count.
+    /// count, nor does what begins while it waits.
     ///
     /// # Cancel safety
     ///
