@@ -5,6 +5,7 @@ mod cases;
 mod faulty;
 mod harness;
 mod history;
+mod port;
 pub mod proxy;
 mod runner;
 pub mod servers;

@@ -37,6 +37,8 @@ use tokio::net::TcpListener;
 use tokio::sync::{Notify, watch};
 use tokio::task::AbortHandle;
 
+use crate::port;
+
 /// Which way bytes go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Direction {
@@ -116,11 +118,11 @@ impl Proxy {
     ///
     /// No port can be had.
     pub async fn start(server: SocketAddr) -> io::Result<Self> {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+        let listener = listen().await?;
         let addr = listener.local_addr()?;
         let (rules, seen) = watch::channel(Rules::default());
         let shared = Arc::new(Shared::default());
-        let task = tokio::spawn(relay::accept(listener, server, seen, Arc::clone(&shared)));
+        let task = tokio::spawn(relay::accept(listener, addr, server, seen, Arc::clone(&shared)));
         Ok(Self { addr, rules, shared, task: task.abort_handle() })
     }
 
@@ -145,8 +147,8 @@ impl Proxy {
         self.rules.send_modify(|rules| rules.cuts += 1);
     }
 
-    /// Resets all open connections, and new ones as soon as they are made, until
-    /// [`heal`](Self::heal).
+    /// Resets all open connections and stops listening, so that new ones are refused, until
+    /// [`heal`](Self::heal) and a moment after.
     pub fn refuse(&self) {
         self.rules.send_modify(|rules| {
             rules.refuse = true;
@@ -199,7 +201,7 @@ impl Proxy {
         self.delivered(Direction::ToClient)
     }
 
-    /// How many connections clients have made so far, including refused ones.
+    /// How many connections clients have made so far.
     pub fn connections(&self) -> u64 {
         self.shared.connections.load(Ordering::SeqCst)
     }
@@ -218,6 +220,19 @@ impl Proxy {
                 return;
             }
             counted.await;
+        }
+    }
+}
+
+/// Listens on a port to which it can come back.
+async fn listen() -> io::Result<TcpListener> {
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        match TcpListener::bind((Ipv4Addr::LOCALHOST, port::free()?)).await {
+            // Somebody else was faster.
+            Err(_) if tries < 20 => {}
+            done => return done,
         }
     }
 }

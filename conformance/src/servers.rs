@@ -24,7 +24,6 @@
 #[cfg(feature = "containers")]
 mod container;
 mod local;
-mod port;
 mod redis;
 mod resp;
 

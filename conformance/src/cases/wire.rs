@@ -89,7 +89,7 @@ async fn a_refused_connection_is_unavailable(cx: &Cx) -> Outcome {
     let mut told = false;
     for _ in 0..5 {
         match timeout(Duration::from_secs(5), wire.client.acquire(&cx.claim())).await {
-            // The first may have found out only by sending.
+            // The first may find out only by sending.
             Ok(Err(BackendError::Ambiguous(_))) => {}
             Ok(Err(BackendError::Unavailable(_))) => told = true,
             other => return Err(Failure::new(format!("nobody listens: {other:?}"))),

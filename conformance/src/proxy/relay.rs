@@ -17,30 +17,50 @@ use super::{Direction, Mode, Rules, Shared, Then};
 /// Takes connections until the proxy is dropped, which also ends them: they are its tasks.
 pub(super) async fn accept(
     listener: TcpListener,
+    addr: SocketAddr,
     server: SocketAddr,
     mut rules: watch::Receiver<Rules>,
     shared: Arc<Shared>,
 ) {
+    let mut listener = Some(listener);
     let mut connections = JoinSet::new();
     loop {
-        let client = tokio::select! {
-            Some(_) = connections.join_next() => continue,
-            client = listener.accept() => client,
-        };
-        let Ok((client, _)) = client else {
-            // Out of file descriptors, or a client that has already gone.
-            sleep(Duration::from_millis(1)).await;
-            continue;
-        };
-        shared.count(&shared.connections, 1);
         let now = *rules.borrow_and_update();
         if now.refuse {
-            reset(&client);
-            continue;
+            // Where nobody listens, the system refuses.
+            listener = None;
+        } else if listener.is_none() {
+            listener = TcpListener::bind(addr).await.ok();
         }
+        let client = tokio::select! {
+            Some(_) = connections.join_next() => continue,
+            changed = rules.changed() => match changed {
+                Ok(()) => continue,
+                Err(_) => return,
+            },
+            client = take(listener.as_ref(), now.refuse) => client,
+        };
+        let Some(client) = client else { continue };
+        shared.count(&shared.connections, 1);
         let relay = relay(client, server, rules.clone(), now.cuts, Arc::clone(&shared));
         connections.spawn(relay);
     }
+}
+
+/// The next client; `None` to look again.
+async fn take(listener: Option<&TcpListener>, refuse: bool) -> Option<TcpStream> {
+    match listener {
+        Some(listener) => {
+            if let Ok((client, _)) = listener.accept().await {
+                return Some(client);
+            }
+        }
+        None if refuse => return std::future::pending().await,
+        None => {}
+    }
+    // Out of file descriptors, a client that has already gone, or a port not yet given back.
+    sleep(Duration::from_millis(1)).await;
+    None
 }
 
 /// Why a connection ends before both sides have closed it.

@@ -3,8 +3,9 @@
 use std::io;
 
 use super::super::Files;
-use super::super::port::free_port;
 use super::super::resp::Login;
+
+use crate::port;
 
 /// How a [`RedisServer`](super::RedisServer) is to be started. The default keeps nothing on disk
 /// and asks for no password.
@@ -96,12 +97,12 @@ impl RedisOptions {
 
     /// Finds free ports, for plain connections and for TLS.
     pub(super) fn free_ports(&self) -> io::Result<(u16, Option<u16>)> {
-        let plain = free_port()?;
+        let plain = port::free()?;
         if !self.tls {
             return Ok((plain, None));
         }
         loop {
-            let tls = free_port()?;
+            let tls = port::free()?;
             if tls != plain {
                 return Ok((plain, Some(tls)));
             }

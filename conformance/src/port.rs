@@ -11,7 +11,7 @@ const PORTS: Range<u16> = 10_240..32_768;
 
 /// Finds a port of 127.0.0.1 on which nobody listens now. Another process may take it before the
 /// caller does: callers try again with a new one.
-pub(super) fn free_port() -> io::Result<u16> {
+pub(crate) fn free() -> io::Result<u16> {
     let mut last = None;
     for _ in 0..100 {
         let port = fastrand::u16(PORTS);
