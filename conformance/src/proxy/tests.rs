@@ -51,7 +51,7 @@ async fn end(client: &mut TcpStream) -> (Vec<u8>, bool) {
             Ok(0) => return (bytes, false),
             Ok(_) => bytes.extend(byte),
             Err(error) => {
-                assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+                assert_eq!(error.kind(), ErrorKind::ConnectionReset);
                 return (bytes, true);
             }
         }
