@@ -42,6 +42,11 @@ impl Address {
         if cfg!(not(feature = "tls")) && matches!(scheme.as_str(), "rediss" | "valkeys") {
             return Err(wrong("TLS needs the feature `tls` of lockcore-redis"));
         }
+        // Before anything else is read: the beginning of a password that ends too early would
+        // pass for a host or a port, and those are shown.
+        if !scheme.ends_with("unix") && rest.contains('@') && !authority(rest).contains('@') {
+            return Err(wrong("a `/`, `?` or `#` in its user or password needs a percent-escape"));
+        }
         let Some(parsed) = redis::parse_redis_url(url) else {
             return Err(wrong(why_unparsed(&scheme, rest)));
         };
@@ -141,16 +146,17 @@ fn wrong(what: &str) -> InvalidInput {
     InvalidInput::new(format!("the server's URL is not usable: {what}"))
 }
 
+/// User, password, host and port, as far as they go.
+fn authority(rest: &str) -> &str {
+    rest.split(['/', '?', '#']).next().unwrap_or_default()
+}
+
 /// The likeliest reason why the text after the scheme is not an address.
 fn why_unparsed(scheme: &str, rest: &str) -> &'static str {
     if scheme.ends_with("unix") {
         return "it must name the path of a socket, as unix:///run/redis.sock does";
     }
-    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
-    if rest.contains('@') && !authority.contains('@') {
-        return "a `/`, `?` or `#` in its user or password needs a percent-escape";
-    }
-    let host = authority.rsplit('@').next().unwrap_or_default();
+    let host = authority(rest).rsplit('@').next().unwrap_or_default();
     let (name, port) = host.rsplit_once(':').unwrap_or((host, ""));
     if name.is_empty() {
         return "its host is missing";

@@ -27,7 +27,10 @@ impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.text)?;
         if let Some(source) = &self.source {
-            write!(f, ": {source}")?;
+            // The driver's words may fill several lines; an error of ours is one.
+            let words = source.to_string();
+            let lines: Vec<_> = words.lines().map(str::trim).filter(|l| !l.is_empty()).collect();
+            write!(f, ": {}", lines.join(", "))?;
         }
         Ok(())
     }

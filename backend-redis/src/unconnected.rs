@@ -61,8 +61,8 @@ impl Unconnected {
             ErrorKind::InvalidClientConfig | ErrorKind::Client => {
                 (false, format!("{server} cannot be connected to"))
             }
-            _ if tls => (true, format!("no connection to {server}: check the port, and {hint}")),
-            _ => (true, format!("no connection to {server}")),
+            _ if tls => (true, format!("no connection to {server}: check the address, and {hint}")),
+            _ => (true, format!("no connection to {server}: check the address")),
         };
         Self { now, failure: Failure::of(text, error) }
     }

@@ -12,7 +12,7 @@ use lockcore_redis::{RedisBackend, redis};
 #[tokio::test]
 async fn version_1() {
     limited(async {
-        let server = server(&[]);
+        let server = server(&[]).await;
         let builder = RedisBackend::builder(server.url()).prefix("golden:1");
         let backend = builder.connect().await.expect("a server");
         let mut redis = server.raw().await;
@@ -60,7 +60,7 @@ async fn version_1() {
 #[tokio::test]
 async fn records_of_version_1_are_understood() {
     limited(async {
-        let server = server(&[]);
+        let server = server(&[]).await;
         let (backend, mut redis) = (server.backend().await, server.raw().await);
         let words = [
             "SET",

@@ -54,7 +54,7 @@ async fn eviction_is_warned_of_and_passwords_are_not_logged() {
 
 async fn a_server_that_evicts_is_warned_of_once(log: &Log) {
     limited(async {
-        let server = server(&["--maxmemory", "100mb", "--maxmemory-policy", "allkeys-lru"]);
+        let server = server(&["--maxmemory", "100mb", "--maxmemory-policy", "allkeys-lru"]).await;
         log.clear();
         let backend = server.backend().await;
         let mut redis = server.raw().await;
@@ -78,7 +78,7 @@ async fn a_server_without_a_limit_is_not_warned_of_and_passwords_are_not_logged(
         let args = ["--requirepass", secret, "--maxmemory-policy", "allkeys-lru"];
         let old = ["--rename-command", "HELLO", ""];
         for args in [args.to_vec(), [&args[..], &old].concat()] {
-            let server = server(&args);
+            let server = server(&args).await;
             log.clear();
             for password in [secret, "wr0ng-one"] {
                 let url = format!("redis://:{password}@127.0.0.1:{}/", server.port());

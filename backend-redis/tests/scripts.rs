@@ -11,7 +11,7 @@ use lockcore_redis::redis;
 #[tokio::test]
 async fn asking_again_extends_and_keeps_the_token() {
     limited(async {
-        let server = server(&[]);
+        let server = server(&[]).await;
         let (backend, mut redis) = (server.backend().await, server.raw().await);
         let mut mine = claim("k");
         let first = acquired(&backend, &mine).await;
@@ -33,7 +33,7 @@ async fn asking_again_extends_and_keeps_the_token() {
 #[tokio::test]
 async fn renew_never_shortens_and_raises_to_exactly_the_floor() {
     limited(async {
-        let server = server(&[]);
+        let server = server(&[]).await;
         let (backend, mut redis) = (server.backend().await, server.raw().await);
         let mut mine = claim("k").with_label("a|b\nc");
         let lease = acquired(&backend, &mine).await;
@@ -66,7 +66,7 @@ async fn renew_never_shortens_and_raises_to_exactly_the_floor() {
 #[tokio::test]
 async fn an_evicted_counter_comes_back_with_the_next_renewal() {
     limited(async {
-        let server = server(&[]);
+        let server = server(&[]).await;
         let (backend, mut redis) = (server.backend().await, server.raw().await);
         let mine = claim("k").with_min_token(MAX_TOKEN);
         assert_eq!(acquired(&backend, &mine).await.token, MAX_TOKEN);
@@ -86,7 +86,7 @@ async fn an_evicted_counter_comes_back_with_the_next_renewal() {
 #[tokio::test]
 async fn only_the_holder_renews_and_releases() {
     limited(async {
-        let server = server(&[]);
+        let server = server(&[]).await;
         let backend = server.backend().await;
         let (mine, yours) = (claim("k"), claim("k"));
         assert_eq!(backend.renew(&mine).await.expect("redis"), Renew::NotHeld);
@@ -109,7 +109,7 @@ async fn only_the_holder_renews_and_releases() {
 #[tokio::test]
 async fn an_expired_lease_is_not_revived() {
     limited(async {
-        let server = server(&[]);
+        let server = server(&[]).await;
         let backend = server.backend().await;
         let mut mine = claim("k");
         mine.ttl = Duration::from_micros(10_001);
@@ -127,7 +127,7 @@ async fn an_expired_lease_is_not_revived() {
 #[tokio::test]
 async fn tokens_are_dated_and_obey_floors() {
     limited(async {
-        let server = server(&[]);
+        let server = server(&[]).await;
         let (backend, mut redis) = (server.backend().await, server.raw().await);
         let first = claim("k");
         let token = acquired(&backend, &first).await.token;
@@ -148,7 +148,7 @@ async fn tokens_are_dated_and_obey_floors() {
 #[tokio::test]
 async fn foreign_values_are_refused_and_left_alone() {
     limited(async {
-        let server = server(&[]);
+        let server = server(&[]).await;
         let (backend, mut redis) = (server.backend().await, server.raw().await);
         let name = "leaselock:{k}:lease";
         let holder = HolderId::random().to_string();
@@ -190,7 +190,7 @@ async fn foreign_values_are_refused_and_left_alone() {
 #[tokio::test]
 async fn a_foreign_counter_is_refused_and_left_alone() {
     limited(async {
-        let server = server(&[]);
+        let server = server(&[]).await;
         let (backend, mut redis) = (server.backend().await, server.raw().await);
         let name = "leaselock:{k}:token";
         for value in [["SET", name, "many"], ["SET", name, "9007199254740993"], ["SADD", name, "a"]]
@@ -219,7 +219,7 @@ async fn a_foreign_counter_is_refused_and_left_alone() {
 #[tokio::test]
 async fn list_is_ordered_bounded_and_literal() {
     limited(async {
-        let server = server(&[]);
+        let server = server(&[]).await;
         let (backend, mut redis) = (server.backend().await, server.raw().await);
         let names = ["a", "a*", "a*b", "a?", "a[b]", "a{b}", "a%b", "a\\", "b", "é", "a:lease"];
         for name in names {
@@ -256,7 +256,7 @@ async fn list_is_ordered_bounded_and_literal() {
 #[tokio::test]
 async fn memory_names_the_store_and_a_wipe_begins_another() {
     limited(async {
-        let server = server(&[]);
+        let server = server(&[]).await;
         let (backend, mut redis) = (server.backend().await, server.raw().await);
         let mine = claim("k");
         let first = acquired(&backend, &mine).await.memory.expect("known");

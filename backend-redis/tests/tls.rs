@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use common::{Impostor, Server, acquired, all_text, claim, is_rejected, is_unavailable, limited};
 use lockcore::LockBackend;
+use lockcore_conformance::servers::RedisOptions;
 use lockcore_redis::RedisBackend;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 
@@ -14,10 +15,7 @@ use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 const PATIENT: Duration = Duration::from_secs(15);
 
 /// A server with a certificate for `localhost`, and the PEM text of the authority behind it.
-fn tls_server() -> (Server, String) {
-    let folder = tempfolder();
-    let path = |name: &str| folder.join(name).to_str().expect("text").to_owned();
-
+async fn tls_server() -> (Server, String) {
     let ca_key = KeyPair::generate().expect("a key");
     let mut ca = CertificateParams::new(Vec::new()).expect("parameters");
     ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -28,38 +26,17 @@ fn tls_server() -> (Server, String) {
     let names = vec!["localhost".to_owned()];
     let certificate = CertificateParams::new(names).expect("parameters");
     let certificate = certificate.signed_by(&key, &issuer).expect("signed");
-    std::fs::write(path("cert.pem"), certificate.pem()).expect("written");
-    std::fs::write(path("key.pem"), key.serialize_pem()).expect("written");
-
-    let (cert, key) = (path("cert.pem"), path("key.pem"));
-    let server = common::server(&[
-        "--tls-cert-file",
-        &cert,
-        "--tls-key-file",
-        &key,
-        "--tls-ca-cert-file",
-        &cert,
-        "--tls-auth-clients",
-        "no",
-    ]);
-    std::fs::remove_dir_all(folder).expect("read by now");
-    (server, ca_pem)
-}
-
-fn tempfolder() -> std::path::PathBuf {
-    let name = format!("lockcore-tls-{}-{}", std::process::id(), fastrand::u64(..));
-    let folder = std::env::temp_dir().join(name);
-    std::fs::create_dir_all(&folder).expect("a folder");
-    folder
+    let options = RedisOptions::new().tls(certificate.pem(), key.serialize_pem());
+    (common::start(options).await, ca_pem)
 }
 
 #[tokio::test]
 async fn with_its_authority_a_server_is_trusted() {
     limited(async {
-        let (server, ca) = tls_server();
+        let (server, ca) = tls_server().await;
         for url in [
-            format!("rediss://localhost:{}/", server.port()),
-            format!("valkeys://localhost:{}/?protocol=resp2", server.port()),
+            format!("rediss://localhost:{}/", server.tls_port()),
+            format!("valkeys://localhost:{}/?protocol=resp2", server.tls_port()),
         ] {
             let builder = RedisBackend::builder(url).root_certificates(ca.as_str());
             let builder = builder.connect_timeout(PATIENT);
@@ -77,8 +54,8 @@ async fn with_its_authority_a_server_is_trusted() {
 #[tokio::test]
 async fn without_it_or_by_another_name_it_is_refused() {
     limited(async {
-        let (server, ca) = tls_server();
-        let port = server.port();
+        let (server, ca) = tls_server().await;
+        let port = server.tls_port();
         let unknown = RedisBackend::builder(format!("rediss://localhost:{port}/"));
         let misnamed = RedisBackend::builder(format!("rediss://127.0.0.1:{port}/"));
         for builder in [unknown, misnamed.root_certificates(ca)] {
@@ -94,12 +71,12 @@ async fn without_it_or_by_another_name_it_is_refused() {
 #[tokio::test]
 async fn a_mismatch_is_an_error_with_a_hint_both_ways() {
     limited(async {
-        let (secure, _) = tls_server();
-        let plain = common::server(&[]);
+        let (secure, _) = tls_server().await;
+        let plain = common::server(&[]).await;
         let silent = Impostor::saying(b"").await;
         for (url, hint) in [
-            (format!("redis://localhost:{}/", secure.port()), "rediss://"),
-            (format!("redis://localhost:{}/?protocol=resp2", secure.port()), "rediss://"),
+            (format!("redis://localhost:{}/", secure.tls_port()), "rediss://"),
+            (format!("redis://localhost:{}/?protocol=resp2", secure.tls_port()), "rediss://"),
             (format!("rediss://localhost:{}/", plain.port()), "redis://"),
             (format!("rediss://localhost:{}/", silent.port), "redis://"),
         ] {

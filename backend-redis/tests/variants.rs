@@ -15,7 +15,7 @@ async fn a_user_with_the_documented_rights_is_enough() {
         let line = rights.lines().find_map(|line| line.strip_prefix("ACL SETUSER leaselock "));
         let line = line.expect("documented").replace("SECRET", "pw");
         let words: Vec<&str> = line.split_whitespace().collect();
-        let server = server(&[&["--user", "leaselock"][..], &words].concat());
+        let server = server(&[&["--user", "leaselock"][..], &words].concat()).await;
         let at = format!("127.0.0.1:{}", server.port());
         for query in ["", "?protocol=resp2"] {
             let url = format!("redis://leaselock:pw@{at}/{query}");
@@ -47,7 +47,7 @@ async fn fewer_rights_cost_what_they_are_for_and_no_more() {
             args.extend(["--user", name]);
             args.extend(rights.split(' '));
         }
-        let server = server(&args);
+        let server = server(&args).await;
         let at = format!("127.0.0.1:{}", server.port());
         let connect = async |user: &str| {
             let url = format!("redis://{user}:pw@{at}/");
@@ -81,7 +81,7 @@ async fn fewer_rights_cost_what_they_are_for_and_no_more() {
 #[tokio::test]
 async fn a_node_of_a_cluster_is_served_without_the_born_record() {
     limited(async {
-        let server = server(&["--cluster-enabled", "yes"]);
+        let server = server(&["--cluster-enabled", "yes"]).await;
         let mut redis = server.raw().await;
         let all = ["CLUSTER", "ADDSLOTSRANGE", "0", "16383"];
         let early = server.backend().await;
@@ -121,7 +121,7 @@ async fn a_node_of_a_cluster_is_served_without_the_born_record() {
 #[tokio::test]
 async fn a_replica_and_a_full_server_are_unavailable_and_nothing_is_half_done() {
     limited(async {
-        let server = server(&[]);
+        let server = server(&[]).await;
         let (backend, mut redis) = (server.backend().await, server.raw().await);
         let port = common::free_port().to_string();
         let _: () = raw(&mut redis, &["REPLICAOF", "127.0.0.1", &port]).await.expect("REPLICAOF");
@@ -152,7 +152,7 @@ async fn a_replica_and_a_full_server_are_unavailable_and_nothing_is_half_done() 
 #[tokio::test]
 async fn prefixes_keep_users_apart_and_retention_is_kept() {
     limited(async {
-        let server = server(&[]);
+        let server = server(&[]).await;
         let mut redis = server.raw().await;
         for (prefix, seconds) in [("one", 60), ("two", 0)] {
             let builder = RedisBackend::builder(server.url()).prefix(prefix);

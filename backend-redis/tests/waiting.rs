@@ -13,12 +13,10 @@ const SHORT: Duration = Duration::from_millis(30);
 
 /// Both ways to wait: beside the commands, and on a second connection, by the user's choice or
 /// because the server knows no other.
-fn ways() -> Vec<(Server, &'static str)> {
-    vec![
-        (server(&[]), ""),
-        (server(&[]), "?protocol=resp2"),
-        (server(&["--rename-command", "HELLO", ""]), ""),
-    ]
+async fn ways() -> [(Server, &'static str); 3] {
+    let old = ["--rename-command", "HELLO", ""];
+    let (one, two, three) = tokio::join!(server(&[]), server(&[]), server(&old));
+    [(one, ""), (two, "?protocol=resp2"), (three, "")]
 }
 
 async fn connected(server: &Server, query: &str) -> RedisBackend {
@@ -35,7 +33,7 @@ async fn subscribers(server: &Server, key: &str) -> u64 {
 
 #[tokio::test]
 async fn armed_on_return_and_woken_by_the_release() {
-    for (server, query) in ways() {
+    for (server, query) in ways().await {
         limited(async {
             let backend = connected(&server, query).await;
             let other = connected(&server, query).await;
@@ -60,7 +58,7 @@ async fn armed_on_return_and_woken_by_the_release() {
 
 #[tokio::test]
 async fn watchers_share_a_subscription_that_ends_with_the_last() {
-    for (server, query) in ways() {
+    for (server, query) in ways().await {
         limited(async {
             let backend = connected(&server, query).await;
             let mut redis = server.raw().await;
@@ -85,7 +83,7 @@ async fn watchers_share_a_subscription_that_ends_with_the_last() {
 #[tokio::test]
 async fn watching_again_at_once_finds_the_subscription() {
     limited(async {
-        let server = server(&[]);
+        let server = server(&[]).await;
         let backend = server.backend().await;
         let mut redis = server.raw().await;
         for _ in 0..50 {
@@ -100,7 +98,7 @@ async fn watching_again_at_once_finds_the_subscription() {
 /// watches after a release began is woken, or the next release was not there yet.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_crowd_that_comes_and_goes_misses_nothing() {
-    for (server, query) in ways() {
+    for (server, query) in ways().await {
         limited(async {
             let backend = connected(&server, query).await;
             let mut tasks = tokio::task::JoinSet::new();
@@ -152,7 +150,7 @@ async fn a_crowd_that_comes_and_goes_misses_nothing() {
 
 #[tokio::test]
 async fn a_cut_wakes_and_the_next_watch_is_armed_again() {
-    for (server, query) in ways() {
+    for (server, query) in ways().await {
         limited(async {
             let backend = connected(&server, query).await;
             let mut redis = server.raw().await;
@@ -178,15 +176,15 @@ async fn a_cut_wakes_and_the_next_watch_is_armed_again() {
 async fn a_replaced_connection_wakes_its_watchers() {
     for query in ["", "?protocol=resp2"] {
         limited(async {
-            let server = server(&[]);
+            let server = server(&[]).await;
             let backend = connected(&server, query).await;
             let mine = claim("k");
             acquired(&backend, &mine).await;
             let signal = backend.watch(&claim("k")).await.expect("armed");
-            server.pause();
+            server.pause().await;
             let lost = timeout(Duration::from_millis(150), backend.renew(&mine)).await;
             assert!(lost.is_err(), "paused");
-            server.resume();
+            server.resume().await;
             // The next call asks on a new connection; the signal was armed on the old one.
             eventually(async || backend.inspect(&mine.key).await.is_ok()).await;
             signal.await;
@@ -197,15 +195,15 @@ async fn a_replaced_connection_wakes_its_watchers() {
 
 #[tokio::test]
 async fn a_lost_server_wakes_and_refuses_honestly() {
-    for (mut server, query) in ways() {
+    for (server, query) in ways().await {
         limited(async {
             let backend = connected(&server, query).await;
             let signal = backend.watch(&claim("k")).await.expect("armed");
-            server.kill();
+            server.kill().await;
             signal.await;
             let error = backend.watch(&claim("k")).await.expect_err("down");
             assert!(common::is_unavailable(&error), "{error:?}");
-            server.start_again();
+            server.start_again().await;
             eventually(async || backend.watch(&claim("k")).await.is_ok()).await;
         })
         .await;
@@ -215,12 +213,12 @@ async fn a_lost_server_wakes_and_refuses_honestly() {
 #[tokio::test]
 async fn watching_a_paused_server_can_be_given_up() {
     limited(async {
-        let server = server(&[]);
+        let server = server(&[]).await;
         let backend = server.backend().await;
-        server.pause();
+        server.pause().await;
         let lost = timeout(Duration::from_millis(150), backend.watch(&claim("k"))).await;
         assert!(lost.is_err(), "paused");
-        server.resume();
+        server.resume().await;
         let signal = backend.watch(&claim("k")).await.expect("armed");
         let mine = claim("k");
         acquired(&backend, &mine).await;
@@ -232,7 +230,7 @@ async fn watching_a_paused_server_can_be_given_up() {
 
 #[tokio::test]
 async fn signals_end_with_the_backend() {
-    for (server, query) in ways() {
+    for (server, query) in ways().await {
         limited(async {
             let backend = connected(&server, query).await;
             let signal = backend.watch(&claim("k")).await.expect("armed");

@@ -1,47 +1,38 @@
-//! A private redis-server per test.
+//! A private server per test, from whatever source there is.
 
 // Every test file takes what it needs.
 #![expect(dead_code, reason = "each test file uses a part")]
 
-use std::fs;
 use std::future::Future;
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use lockcore::{Acquire, BackendError, Claim, HolderId, Lease, LockBackend, LockKey};
+use lockcore_conformance::Fault;
+use lockcore_conformance::servers::{RedisOptions, RedisServer};
 use lockcore_redis::RedisBackend;
 use lockcore_redis::redis;
 use redis::aio::MultiplexedConnection;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpStream, UnixListener};
+use tokio::task::JoinHandle;
 
-/// No test takes longer, whatever breaks.
-const LIMIT: Duration = Duration::from_secs(30);
+/// No test takes longer, whatever breaks, on a machine that does much else.
+const LIMIT: Duration = Duration::from_secs(60);
 
-/// A running server; stopped when dropped.
-pub(crate) struct Server {
-    pub(crate) pid: u32,
-    port: u16,
-    args: Vec<String>,
-    child: Child,
-    folder: PathBuf,
-}
+/// A running server; it ends when dropped.
+pub(crate) struct Server(RedisServer);
 
 /// Starts a server that keeps nothing on disk.
-pub(crate) fn server(args: &[&str]) -> Server {
-    static COUNT: AtomicUsize = AtomicUsize::new(0);
-    let number = COUNT.fetch_add(1, Ordering::Relaxed);
-    let name = format!("lockcore-redis-{}-{number}", std::process::id());
-    let folder = std::env::temp_dir().join(name);
-    fs::create_dir_all(&folder).expect("a folder");
-    let args: Vec<String> = args.iter().map(|&arg| arg.to_owned()).collect();
-    // Another process may take the port first: then the server ends, and the next one is tried.
-    let (port, child) = std::iter::repeat_with(free_port)
-        .take(20)
-        .find_map(|port| Some((port, spawn(port, &args, &folder)?)))
-        .expect("redis-server starts");
-    Server { pid: child.id(), port, args, child, folder }
+pub(crate) async fn server(args: &[&str]) -> Server {
+    start(RedisOptions::new().args(args.iter().copied())).await
+}
+
+pub(crate) async fn start(options: RedisOptions) -> Server {
+    Server(RedisServer::start(options.private()).await.expect("a server"))
 }
 
 /// A port nobody listens on, from outside the range that outgoing connections are given.
@@ -51,48 +42,18 @@ pub(crate) fn free_port() -> u16 {
     free.next().expect("a port")
 }
 
-/// The server, once it says in its log that it is ready; `None` if it ended.
-fn spawn(port: u16, args: &[String], folder: &Path) -> Option<Child> {
-    // With TLS the plain port is closed, and the TLS port takes the number.
-    let tls = args.iter().any(|arg| arg == "--tls-cert-file");
-    let (plain, secure) = if tls { (0, port) } else { (port, 0) };
-    let log = folder.join("log");
-    let _ = fs::remove_file(&log);
-    let mut command = Command::new("redis-server");
-    command.args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]);
-    command.args(["--port", &plain.to_string()]);
-    if tls {
-        command.args(["--tls-port", &secure.to_string()]);
-    }
-    command.arg("--dir").arg(folder).arg("--logfile").arg(&log);
-    command.args(args).stdin(Stdio::null()).stdout(Stdio::null());
-    let mut child = command.spawn().expect("redis-server is installed");
-    let until = Instant::now() + Duration::from_secs(10);
-    let ready = || {
-        let log = fs::read_to_string(&log).unwrap_or_default();
-        log.contains("eady to accept connections") || log.contains("accept connections at")
-    };
-    while !ready() {
-        assert!(Instant::now() < until, "redis-server does not start");
-        if child.try_wait().expect("a child").is_some() {
-            return None;
-        }
-        std::thread::sleep(Duration::from_millis(5));
-    }
-    Some(child)
-}
-
 impl Server {
     pub(crate) fn port(&self) -> u16 {
-        self.port
+        self.0.addr().port()
     }
 
+    pub(crate) fn tls_port(&self) -> u16 {
+        self.0.tls_addr().expect("started with a certificate").port()
+    }
+
+    /// Without a password, even if the server wants one.
     pub(crate) fn url(&self) -> String {
-        format!("redis://127.0.0.1:{}/", self.port)
-    }
-
-    pub(crate) fn folder(&self) -> &PathBuf {
-        &self.folder
+        format!("redis://{}/", self.0.addr())
     }
 
     /// A plain connection, to look at what the backend does.
@@ -107,38 +68,74 @@ impl Server {
         RedisBackend::connect(self.url()).await.expect("a server")
     }
 
-    pub(crate) fn kill(&mut self) {
-        // A server that has ended already is as good.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+    /// A Unix socket that leads to the server.
+    pub(crate) async fn socket(&self) -> Socket {
+        match self.0.unix_socket() {
+            Some(path) => Socket { path: path.to_owned(), relay: None },
+            None => Socket::before(self.0.addr()),
+        }
+    }
+
+    pub(crate) async fn kill(&self) {
+        self.inflict(Fault::Kill).await;
     }
 
     /// At the same port, with nothing remembered.
-    pub(crate) fn start_again(&mut self) {
-        let child = spawn(self.port, &self.args, &self.folder);
-        self.child = child.expect("the port is still free");
-        self.pid = self.child.id();
+    pub(crate) async fn start_again(&self) {
+        self.inflict(Fault::Restart).await;
     }
 
-    pub(crate) fn pause(&self) {
-        self.signal("-STOP");
+    pub(crate) async fn pause(&self) {
+        self.inflict(Fault::Pause).await;
     }
 
-    pub(crate) fn resume(&self) {
-        self.signal("-CONT");
+    pub(crate) async fn resume(&self) {
+        self.inflict(Fault::Resume).await;
     }
 
-    fn signal(&self, name: &str) {
-        let pid = self.pid.to_string();
-        let status = Command::new("kill").args([name, &pid]).status();
-        assert!(status.expect("kill").success());
+    async fn inflict(&self, fault: Fault) {
+        assert!(
+            self.0.inflict(fault).await,
+            "{fault}: not a server of our own: {}",
+            self.0.about()
+        );
     }
 }
 
-impl Drop for Server {
+/// A Unix socket for clients. The server's own where it is a program of this machine; one in a
+/// container cannot share its own, and has a relay in front of it.
+pub(crate) struct Socket {
+    path: PathBuf,
+    relay: Option<JoinHandle<()>>,
+}
+
+impl Socket {
+    fn before(server: SocketAddr) -> Self {
+        let name = format!("lockcore-{}-{:08x}.sock", std::process::id(), fastrand::u32(..));
+        let path = std::env::temp_dir().join(name);
+        let listener = UnixListener::bind(&path).expect("a socket");
+        let relay = tokio::spawn(async move {
+            while let Ok((mut client, _)) = listener.accept().await {
+                tokio::spawn(async move {
+                    let mut server = TcpStream::connect(server).await?;
+                    tokio::io::copy_bidirectional(&mut client, &mut server).await
+                });
+            }
+        });
+        Self { path, relay: Some(relay) }
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Drop for Socket {
     fn drop(&mut self) {
-        self.kill();
-        let _ = fs::remove_dir_all(&self.folder);
+        if let Some(relay) = &self.relay {
+            relay.abort();
+            let _ = std::fs::remove_file(&self.path);
+        }
     }
 }
 
@@ -219,20 +216,19 @@ pub(crate) async fn next<S: futures_core::Stream + Unpin>(stream: &mut S) -> Opt
 pub(crate) struct Impostor {
     pub(crate) port: u16,
     /// How many connections were taken.
-    pub(crate) taken: std::sync::Arc<AtomicUsize>,
-    task: tokio::task::JoinHandle<()>,
+    pub(crate) taken: Arc<AtomicUsize>,
+    task: JoinHandle<()>,
 }
 
 impl Impostor {
     /// Answers each connection with these bytes once something came, and then waits; accepts and
     /// never answers if there are none.
     pub(crate) async fn saying(words: &'static [u8]) -> Self {
-        use tokio::io::{AsyncReadExt, AsyncWriteExt};
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await;
         let listener = listener.expect("a port");
         let port = listener.local_addr().expect("an address").port();
-        let taken = std::sync::Arc::new(AtomicUsize::new(0));
-        let count = std::sync::Arc::clone(&taken);
+        let taken = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&taken);
         let task = tokio::spawn(async move {
             let mut open = Vec::new();
             while let Ok((mut stream, _)) = listener.accept().await {

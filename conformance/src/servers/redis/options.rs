@@ -25,6 +25,7 @@ pub struct RedisOptions {
     durable: bool,
     tls: bool,
     unix_socket: bool,
+    private: bool,
 }
 
 const CERTIFICATE: &str = "tls-cert.pem";
@@ -51,6 +52,13 @@ impl RedisOptions {
     /// Puts a file into the server's data folder before it starts.
     pub fn file(mut self, name: impl Into<String>, contents: impl Into<Vec<u8>>) -> Self {
         self.files.push((name.into(), contents.into()));
+        self
+    }
+
+    /// Asks for a server that nobody else uses: never one whose address is in the environment.
+    /// For tests that look at all that a server holds, or change it for everybody.
+    pub fn private(mut self) -> Self {
+        self.private = true;
         self
     }
 
@@ -145,5 +153,6 @@ mod tests {
         assert_eq!(command[command.len() - 2..], ["--requirepass", "p w"]);
         assert_eq!(options.login().unwrap().password, "p w");
         assert!(!options.are_default() && RedisOptions::new().durable().login().is_none());
+        assert!(RedisOptions::new().are_default() && !RedisOptions::new().private().are_default());
     }
 }

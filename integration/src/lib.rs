@@ -1,0 +1,46 @@
+//! What the tests of this package share. The tests need a store and the facade at once, or
+//! several processes: `counter`, `facade`, `faults`, `processes`.
+
+pub mod program;
+pub mod store;
+
+use std::error::Error;
+use std::fmt::Write;
+use std::future::Future;
+use std::time::Duration;
+
+/// How much longer than it should a thing may take on a machine that does much else.
+pub const SLACK: Duration = Duration::from_secs(2);
+
+/// No test takes longer, whatever breaks.
+const LIMIT: Duration = Duration::from_secs(120);
+
+/// The pause between two looks at what is to become so.
+const LOOK_AGAIN: Duration = Duration::from_millis(5);
+
+/// Runs a test within its limit.
+///
+/// # Panics
+///
+/// If it takes longer.
+pub async fn limited<T>(test: impl Future<Output = T>) -> T {
+    tokio::time::timeout(LIMIT, test).await.expect("the test takes too long")
+}
+
+/// Asks until the answer is yes; the limit of the test ends it.
+pub async fn eventually<F: Future<Output = bool>>(mut ask: impl FnMut() -> F) {
+    while !ask().await {
+        tokio::time::sleep(LOOK_AGAIN).await;
+    }
+}
+
+/// All that an error says to people and programs, to the last of its sources.
+pub fn all_text(error: &dyn Error) -> String {
+    let mut text = String::new();
+    let mut next = Some(error);
+    while let Some(error) = next {
+        write!(text, "{error} | {error:?} | {error:#?} | ").expect("text");
+        next = error.source();
+    }
+    text
+}
