@@ -13,6 +13,9 @@ use crate::servers::{Plan, STORES, Source, prepare};
 use crate::summary::{Run, Table, Tests, runs};
 use crate::workspace::{Package, packages, scratch};
 
+/// The packages that do other things without their features.
+const BARE: [&str; 2] = ["feature-flag", "leaselock"];
+
 /// The feature that is compiled only where there is an engine, whichever crates have or forward
 /// it: it takes minutes.
 const CONTAINERS: &str = "/containers";
@@ -70,7 +73,18 @@ pub(crate) fn run(args: &[&str]) -> Result<bool> {
     plan.set("LOCKCORE_TEST_SUMMARY", &report.to_string_lossy());
 
     let mut tests = Tests::default();
-    let succeeded = cargo_test(&options, &packages, &plan, &mut tests)?;
+    let mut whole = vec!["test".to_owned(), "--workspace".to_owned()];
+    let features = features(&packages, plan.engine.is_some());
+    if !features.is_empty() {
+        whole.extend(["--features".to_owned(), features]);
+    }
+    // Beside others every feature is on: what is so without them is seen alone.
+    let bare = BARE.iter().flat_map(|package| ["-p", package]).map(str::to_owned);
+    let bare = std::iter::once("test".to_owned()).chain(bare).collect();
+    let mut succeeded = true;
+    for arguments in [whole, bare] {
+        succeeded &= cargo_test(&arguments, &options, &plan, &mut tests)?;
+    }
     if let Some(engine) = &plan.engine {
         match engine.remove_containers(&format!("lockcore.test.run={id}")) {
             Ok(0) => {}
@@ -111,17 +125,13 @@ pub(crate) fn run(args: &[&str]) -> Result<bool> {
 
 /// Runs cargo, shows what it says and counts the tests; whether it succeeded.
 fn cargo_test(
+    arguments: &[String],
     options: &Options,
-    packages: &[Package],
     plan: &Plan,
     tests: &mut Tests,
 ) -> Result<bool> {
     let mut command = cargo()?;
-    command.args(["test", "--workspace", "--no-fail-fast"]);
-    let features = features(packages, plan.engine.is_some());
-    if !features.is_empty() {
-        command.args(["--features", &features]);
-    }
+    command.args(arguments).arg("--no-fail-fast");
     if !options.filter.is_empty() {
         command.arg("--").args(&options.filter);
     }
