@@ -13,12 +13,12 @@ use redis::aio::ConnectionLike;
 use redis::{RedisError, Value};
 
 use crate::builder::{RETENTION, RedisBackendBuilder};
+use crate::connected::Connected;
 use crate::error;
 use crate::keys::Names;
 use crate::route::{Lender, Ready, Reply, Route};
 use crate::scripts::{ACQUIRE, INSPECT, RELEASE, RENEW};
 use crate::server::text;
-use crate::session::Session;
 
 const MIN_TTL: Duration = Duration::from_millis(10);
 const MAX_TTL: Duration = Duration::from_secs(24 * 60 * 60);
@@ -98,18 +98,18 @@ impl RedisBackend {
         self.route.ready().await
     }
 
-    fn memory(&self, session: &Session, born: &str, now: &str) -> Option<StoreMemory> {
+    fn memory(&self, connected: &Connected, born: &str, now: &str) -> Option<StoreMemory> {
         let (id, since) = born.split_once('|')?;
         let id: HolderId = id.parse().ok()?;
         let known = now.parse::<u64>().ok()?.saturating_sub(since.parse().ok()?);
         // The record may be older than what the server read back from disk when it started.
-        let age = Duration::from_micros(known).min(session.facts.uptime()?);
+        let age = Duration::from_micros(known).min(connected.facts.uptime()?);
         Some(StoreMemory::new(id.as_u128(), age))
     }
 
     /// Whether an acquire can carry the born record along.
     fn knows_memory(&self, ready: &Ready) -> bool {
-        ready.session.as_ref().is_some_and(|session| session.facts.uptime().is_some())
+        ready.connected.as_ref().is_some_and(|connected| connected.facts.uptime().is_some())
             && !self.clustered.load(Ordering::Relaxed)
     }
 
@@ -185,10 +185,10 @@ impl LockBackend for RedisBackend {
         match Reply::read(answer.map_err(error::of_command)?, "an acquire")? {
             Reply::Done(fields) => {
                 let lease = granted(claim, &fields, "an acquire")?;
-                let memory = match (&fields[..], ready.session.as_deref()) {
-                    ([_, born, now], Some(session)) => text(born)
+                let memory = match (&fields[..], ready.connected.as_deref()) {
+                    ([_, born, now], Some(connected)) => text(born)
                         .zip(text(now))
-                        .and_then(|(born, now)| self.memory(session, born, now)),
+                        .and_then(|(born, now)| self.memory(connected, born, now)),
                     _ => None,
                 };
                 Ok(Acquire::Acquired(lease.with_memory(memory)))
@@ -231,8 +231,8 @@ impl LockBackend for RedisBackend {
 
     async fn watch(&self, claim: &Claim) -> Result<ReleaseSignal, BackendError> {
         self.limits().check(claim)?;
-        match self.ready().await?.session {
-            Some(session) => session.watch(self.names.channel(&claim.key)).await,
+        match self.ready().await?.connected {
+            Some(connected) => connected.watch(self.names.channel(&claim.key)).await,
             None => Ok(ReleaseSignal::never()),
         }
     }

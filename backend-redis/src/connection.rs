@@ -9,12 +9,12 @@ use redis::RedisError;
 use tokio::sync::watch;
 
 use crate::address::Address;
+use crate::connected::Connected;
 use crate::error;
 use crate::server::Facts;
-use crate::session::Session;
 use crate::unconnected::Unconnected;
 
-type Outcome = watch::Receiver<Option<Result<Arc<Session>, Unconnected>>>;
+type Outcome = watch::Receiver<Option<Result<Arc<Connected>, Unconnected>>>;
 
 /// An attempt that is older than this has lost something on its way, and who comes now does not
 /// wait for it to give up. With the limit on connecting it bounds how many are under way.
@@ -39,7 +39,7 @@ struct Inner {
 
 #[derive(Default)]
 struct State {
-    current: Option<Arc<Session>>,
+    current: Option<Arc<Connected>>,
     attempt: Option<Attempt>,
 }
 
@@ -62,9 +62,9 @@ impl Link {
     }
 
     /// A connection to ask on. Cancel safe: an attempt goes on without those who left.
-    pub(crate) async fn session(&self) -> Result<Arc<Session>, Unconnected> {
+    pub(crate) async fn connected(&self) -> Result<Arc<Connected>, Unconnected> {
         let mut outcome = match self.current() {
-            Ok(session) => return Ok(session),
+            Ok(connected) => return Ok(connected),
             Err(outcome) => outcome,
         };
         let outcome = outcome.wait_for(Option::is_some).await;
@@ -74,10 +74,10 @@ impl Link {
         }
     }
 
-    fn current(&self) -> Result<Arc<Session>, Outcome> {
+    fn current(&self) -> Result<Arc<Connected>, Outcome> {
         let mut state = self.inner.state();
-        if let Some(session) = state.usable() {
-            return Ok(session);
+        if let Some(connected) = state.usable() {
+            return Ok(connected);
         }
         // Without a sender, an attempt ended with the runtime it ran on.
         if let Some(attempt) = &state.attempt
@@ -91,7 +91,7 @@ impl Link {
         state.attempt = Some(Attempt { began: Instant::now(), outcome: outcome.clone() });
         let inner = Arc::clone(&self.inner);
         tokio::spawn(async move {
-            let opened = inner.open().await.map(|session| inner.install(session));
+            let opened = inner.open().await.map(|connected| inner.install(connected));
             done.send_replace(Some(opened));
         });
         Err(outcome)
@@ -105,32 +105,32 @@ impl fmt::Debug for Link {
 }
 
 impl State {
-    fn usable(&self) -> Option<Arc<Session>> {
-        self.current.as_ref().filter(|session| session.is_usable()).map(Arc::clone)
+    fn usable(&self) -> Option<Arc<Connected>> {
+        self.current.as_ref().filter(|connected| connected.is_usable()).map(Arc::clone)
     }
 }
 
 impl Inner {
-    /// Makes a new session the one to ask on, unless another attempt was faster.
-    fn install(&self, session: Session) -> Arc<Session> {
-        let session = Arc::new(session);
+    /// Makes a new connection the one to ask on, unless another attempt was faster.
+    fn install(&self, connected: Connected) -> Arc<Connected> {
+        let connected = Arc::new(connected);
         let mut state = self.state();
         if let Some(current) = state.usable() {
             return current;
         }
-        let old = state.current.replace(Arc::clone(&session));
+        let old = state.current.replace(Arc::clone(&connected));
         drop(state);
         if let Some(old) = old {
             old.retire();
         }
-        session
+        connected
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn open(&self) -> Result<Session, Unconnected> {
+    async fn open(&self) -> Result<Connected, Unconnected> {
         let (server, tls) = (&self.address.shown, self.address.tls);
         let opened = tokio::time::timeout(self.connect_timeout, self.handshake()).await;
         let opened = match opened {
@@ -139,19 +139,19 @@ impl Inner {
                 let error = error::scrub(error, self.address.password.as_deref());
                 Err(Unconnected::refused(server, tls, error))
             }
-            Ok(Ok(session)) => Ok(session),
+            Ok(Ok(connected)) => Ok(connected),
         };
         match &opened {
-            Ok(session) => {
-                tracing::debug!(%server, resp3 = session.resp3(), "connected");
-                self.warn_of_eviction(&session.facts);
+            Ok(connected) => {
+                tracing::debug!(%server, resp3 = connected.resp3(), "connected");
+                self.warn_of_eviction(&connected.facts);
             }
             Err(error) => tracing::debug!(%server, %error, "not connected"),
         }
         opened
     }
 
-    async fn handshake(&self) -> Result<Session, RedisError> {
+    async fn handshake(&self) -> Result<Connected, RedisError> {
         if !self.resp2.load(Ordering::Relaxed) {
             match self.greet(true).await {
                 Err(error) if error::lacks_resp3(&error) => {
@@ -165,8 +165,8 @@ impl Inner {
         self.greet(false).await
     }
 
-    async fn greet(&self, resp3: bool) -> Result<Session, RedisError> {
-        Session::open(&self.address, self.connect_timeout, resp3).await
+    async fn greet(&self, resp3: bool) -> Result<Connected, RedisError> {
+        Connected::open(&self.address, self.connect_timeout, resp3).await
     }
 
     fn warn_of_eviction(&self, facts: &Facts) {

@@ -4,6 +4,7 @@
 mod address;
 mod backend;
 mod builder;
+mod connected;
 mod connection;
 mod error;
 mod keys;
@@ -11,7 +12,6 @@ mod list;
 mod route;
 mod scripts;
 mod server;
-mod session;
 mod unconnected;
 mod vigil;
 mod wake;

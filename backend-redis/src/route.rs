@@ -7,10 +7,10 @@ use lockcore::BackendError;
 use redis::aio::ConnectionLike;
 use redis::{Cmd, Pipeline, RedisError, Value};
 
+use crate::connected::Connected;
 use crate::connection::Link;
 use crate::error;
 use crate::scripts::{self, Connection, Script};
-use crate::session::Session;
 
 #[derive(Clone)]
 pub(crate) enum Route {
@@ -43,7 +43,7 @@ impl<C: ConnectionLike + Clone + Send + Sync + 'static> Lend for Lender<C> {
 /// A connection found usable, to make an exchange on.
 pub(crate) struct Ready {
     /// Whose connection it is, if it is ours.
-    pub(crate) session: Option<Arc<Session>>,
+    pub(crate) connected: Option<Arc<Connected>>,
     connection: Box<Connection>,
 }
 
@@ -51,10 +51,13 @@ impl Route {
     pub(crate) async fn ready(&self) -> Result<Ready, BackendError> {
         Ok(match self {
             Self::Own(link) => {
-                let session = link.session().await?;
-                Ready { connection: Box::new(session.connection.clone()), session: Some(session) }
+                let connected = link.connected().await?;
+                Ready {
+                    connection: Box::new(connected.connection.clone()),
+                    connected: Some(connected),
+                }
             }
-            Self::Lent(lender) => Ready { session: None, connection: lender.lend() },
+            Self::Lent(lender) => Ready { connected: None, connection: lender.lend() },
         })
     }
 }
@@ -62,12 +65,12 @@ impl Route {
 impl Ready {
     pub(crate) async fn run(&mut self, script: &Script, call: &Cmd) -> Result<Value, RedisError> {
         let exchange = script.run(&mut *self.connection, call);
-        attend(self.session.as_deref(), exchange).await
+        attend(self.connected.as_deref(), exchange).await
     }
 
     pub(crate) async fn ask(&mut self, command: &Cmd) -> Result<Value, RedisError> {
         let exchange = scripts::ask(&mut *self.connection, command);
-        attend(self.session.as_deref(), exchange).await
+        attend(self.connected.as_deref(), exchange).await
     }
 
     /// Runs many calls of one script in one round trip.
@@ -77,22 +80,22 @@ impl Ready {
         calls: &Pipeline,
     ) -> Result<Vec<Value>, RedisError> {
         let exchange = script.run_all(&mut *self.connection, calls);
-        attend(self.session.as_deref(), exchange).await
+        attend(self.connected.as_deref(), exchange).await
     }
 }
 
 /// Makes an exchange with an eye on whether the connection answers.
 async fn attend<T>(
-    session: Option<&Session>,
+    connected: Option<&Connected>,
     exchange: impl Future<Output = Result<T, RedisError>>,
 ) -> Result<T, RedisError> {
-    let Some(session) = session else {
+    let Some(connected) = connected else {
         return exchange.await;
     };
-    let call = session.vigil.call();
+    let call = connected.vigil.call();
     let done = exchange.await;
     match &done {
-        Err(error) if !error::is_reply(error) => session.broke(),
+        Err(error) if !error::is_reply(error) => connected.broke(),
         _ => call.answered(),
     }
     done

@@ -46,7 +46,7 @@ impl Drop for Lifeline {
 }
 
 /// One connection, from its handshake to its loss.
-pub(crate) struct Session {
+pub(crate) struct Connected {
     pub(crate) connection: MultiplexedConnection,
     pub(crate) facts: Facts,
     pub(crate) vigil: Arc<Vigil>,
@@ -59,7 +59,7 @@ pub(crate) struct Session {
     second: tokio::sync::Mutex<Option<Second>>,
 }
 
-impl Session {
+impl Connected {
     pub(crate) async fn open(
         address: &Address,
         connect_timeout: Duration,
@@ -172,7 +172,7 @@ impl Session {
     }
 }
 
-impl Drop for Session {
+impl Drop for Connected {
     fn drop(&mut self) {
         self.topics.lose();
     }
