@@ -145,8 +145,9 @@ pub(crate) fn advice(error: &RedisError) -> (bool, &'static str) {
         "ERR" if detail_starts(error, "max number of clients") => {
             (true, "the server takes no more clients: raise maxclients")
         }
-        // Before Redis 7.2 this has no code of its own.
+        // In a script this has no code of its own; the texts are those of Redis 7 and 8.
         "ERR" if detail_starts(error, "The user executing the script") => LACKS_RIGHT,
+        "ERR" if detail_starts(error, "ACL failure in script") => LACKS_RIGHT,
         "NOPERM" => LACKS_RIGHT,
         "NOAUTH" => (false, "the server wants a password: give it in the URL"),
         "WRONGPASS" => (false, "the user or password was not accepted"),
@@ -222,6 +223,17 @@ mod tests {
         ] {
             let error = of_command(reply(line));
             assert!(matches!(error, BackendError::Rejected(_)), "{error:?}");
+        }
+    }
+
+    #[test]
+    fn a_missing_right_is_told_in_scripts_too() {
+        for line in [
+            "NOPERM User set has no permissions to run the 'set' command",
+            "ERR The user executing the script can't run this command or subcommand",
+            "ERR ACL failure in script: User set has no permissions to run the 'set' command",
+        ] {
+            assert_eq!(advice(&reply(line)), LACKS_RIGHT, "{line}");
         }
     }
 
