@@ -86,10 +86,20 @@ fn counter_refuses_what_it_cannot_do() {
 }
 
 #[test]
-fn counter_fails_without_its_store() {
+fn counter_is_called_wrongly_with_a_url_of_no_store() {
     let output = example("counter", &["--url", "memory://a/b"]);
-    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(output.status.code(), Some(2));
     assert!(stderr(&output).contains("memory://NAME"));
+}
+
+#[test]
+fn counter_fails_without_its_store() {
+    // Nothing listens on the port of the TCP multiplexer.
+    let output = example("counter", &["--url", "redis://127.0.0.1:1"]);
+    let (code, why) =
+        if cfg!(feature = "redis") { (1, "unavailable") } else { (2, "feature `redis`") };
+    assert_eq!(output.status.code(), Some(code));
+    assert!(stderr(&output).contains(why), "{}", stderr(&output));
 }
 
 #[test]

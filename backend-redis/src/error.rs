@@ -87,8 +87,9 @@ pub(crate) fn lacks_resp3(error: &RedisError) -> bool {
 /// A foreign value where a record of ours belongs.
 pub(crate) fn foreign(name: &str) -> BackendError {
     BackendError::rejected(Failure::new(format!(
-        "the Redis key `{}` holds something that is not a record of this library, and it is left \
-         alone: use another key or prefix, or remove it",
+        "the Redis key `{}` holds something that this version does not know as a record of its \
+         own, and it is left alone: find out whose it is (another version may hold the lock), or \
+         use another key or prefix",
         name.escape_debug()
     )))
 }

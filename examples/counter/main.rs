@@ -24,6 +24,8 @@ mod workers;
 use std::error::Error;
 use std::process::ExitCode;
 
+use leaselock::ErrorKind;
+
 use crate::args::{Args, Command};
 use crate::counter::Counter;
 use crate::report::Report;
@@ -50,7 +52,9 @@ async fn main() -> ExitCode {
 fn end(outcome: Result<ExitCode, Failure>) -> ExitCode {
     outcome.unwrap_or_else(|error| {
         eprintln!("counter: {error}");
-        ExitCode::FAILURE
+        let wrong = error.downcast_ref::<leaselock::Error>();
+        let wrong = wrong.is_some_and(|error| error.kind() == ErrorKind::InvalidInput);
+        if wrong { ExitCode::from(2) } else { ExitCode::FAILURE }
     })
 }
 

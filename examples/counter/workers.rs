@@ -86,9 +86,11 @@ impl Ready {
                     outcome.saw(Tokens { first: token, last: token });
                 }
                 Ok(None) => {}
+                // Those that are aborted fail as well.
+                Err(_) if failure.is_some() => {}
                 Err(error) => {
                     workers.abort_all();
-                    failure.get_or_insert(error);
+                    failure = Some(error);
                 }
             }
         }

@@ -182,7 +182,9 @@ impl LockGuard {
             return Ok(());
         };
         let (shared, trouble) = (self.held.shared.clone(), job.trouble.clone());
-        let work = shared.background.spawn(&self.runtime, job.run());
+        // On the caller's runtime, which is there; the guard's own may have ended.
+        let runtime = Handle::try_current().unwrap_or_else(|_| self.runtime.clone());
+        let work = shared.background.spawn(&runtime, job.run());
         let limit = shared.settings.retry_for.max(shared.settings.request_timeout);
         let answer = {
             // The caller may be none of a runtime's tasks, and a timer belongs to a runtime.

@@ -1,6 +1,6 @@
 //! What is locked, and who holds it.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::str::FromStr;
 use std::sync::Arc;
 
@@ -70,9 +70,12 @@ impl fmt::Debug for LockKey {
 }
 
 /// Prints the key with control characters escaped, so that a key cannot forge a line of a log.
+/// For the key itself, as to pass it on, use [`LockKey::as_str`].
 impl fmt::Display for LockKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.0.escape_debug())
+        self.0.chars().try_for_each(|c| {
+            if c.is_control() { write!(f, "{}", c.escape_default()) } else { f.write_char(c) }
+        })
     }
 }
 
@@ -169,6 +172,9 @@ mod tests {
     fn display_cannot_forge_a_log_line() {
         let key = LockKey::new("a\nERROR b").expect("valid");
         assert_eq!(key.to_string(), "a\\nERROR b");
+        // And nothing else is changed.
+        let key = LockKey::new("a\\b'\"c é").expect("valid");
+        assert_eq!(key.to_string(), key.as_str());
     }
 
     #[test]
