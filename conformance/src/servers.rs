@@ -21,64 +21,23 @@
 //! |---|---|---|---|
 //! | [`RedisServer`] | `LOCKCORE_TEST_REDIS_URL` | `LOCKCORE_TEST_REDIS_IMAGE` | `redis-server`, `valkey-server` |
 
+mod address;
 #[cfg(feature = "containers")]
 mod container;
+mod etcd;
+mod host;
+mod http;
 mod local;
+mod pgbouncer;
+mod postgres;
 mod redis;
 mod resp;
+mod source;
 
-use std::env;
-
-use lockcore::BoxError;
-
+pub use self::etcd::{EtcdOptions, EtcdServer};
+pub use self::pgbouncer::PgBouncer;
+pub use self::postgres::{PostgresOptions, PostgresServer};
 pub use self::redis::{RedisOptions, RedisServer};
-
-/// Chooses where servers come from, see the [module](self).
-const SOURCE: &str = "LOCKCORE_TEST_SOURCE";
-
-/// Where servers are to come from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Source {
-    Auto,
-    Url,
-    Container,
-    Local,
-}
-
-impl Source {
-    fn from_env() -> Result<Self, BoxError> {
-        match env::var(SOURCE) {
-            Ok(name) => Self::from_name(&name),
-            Err(env::VarError::NotPresent) => Ok(Self::Auto),
-            Err(error) => Err(format!("{SOURCE}: {error}").into()),
-        }
-    }
-
-    fn from_name(name: &str) -> Result<Self, BoxError> {
-        match name {
-            "" | "auto" => Ok(Self::Auto),
-            "url" => Ok(Self::Url),
-            "container" => Ok(Self::Container),
-            "local" => Ok(Self::Local),
-            other => {
-                Err(format!("{SOURCE}={other}: expected auto, url, container or local").into())
-            }
-        }
-    }
-}
 
 /// What a server needs beside its program: files in its data folder.
 type Files = Vec<(String, Vec<u8>)>;
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn sources_have_names() {
-        assert_eq!(Source::from_name("").unwrap(), Source::Auto);
-        assert_eq!(Source::from_name("local").unwrap(), Source::Local);
-        let error = Source::from_name("docker").unwrap_err().to_string();
-        assert!(error.contains("docker") && error.contains("container"), "{error}");
-    }
-}

@@ -59,8 +59,17 @@ pub(super) struct Spec {
     pub(super) ports: Vec<(u16, u16)>,
 }
 
-/// Whether a container engine answers.
-pub(super) async fn engine_answers() -> bool {
+/// The image to run, where there is an engine that can run it: the one that `variable` names, or
+/// `default`.
+pub(super) async fn image(variable: &str, default: &str) -> Result<String, BoxError> {
+    if !engine_answers().await {
+        return Err("no Docker engine answers".into());
+    }
+    let image = env::var(variable).ok().filter(|image| !image.is_empty());
+    Ok(image.unwrap_or_else(|| default.to_owned()))
+}
+
+async fn engine_answers() -> bool {
     let ping = async { docker_client_instance().await.ok()?.ping().await.ok() };
     let answer = ENGINE.spawn(async move { timeout(PING_LIMIT, ping).await });
     matches!(answer.await, Ok(Ok(Some(_))))

@@ -1,11 +1,9 @@
 //! Redis and Valkey.
 
-mod address;
 mod options;
 mod start;
 mod up;
 
-use std::env;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -14,16 +12,11 @@ use lockcore::BoxError;
 
 pub use self::options::RedisOptions;
 
-use self::address::Address;
-#[cfg(feature = "containers")]
-use super::container::Container;
-use super::local::{self, LocalServer};
+use super::address::Address;
+use super::host::Host;
 use super::resp::{Reply, ask};
-use super::{SOURCE, Source};
+use super::source;
 use crate::Fault;
-
-const URL: &str = "LOCKCORE_TEST_REDIS_URL";
-const PROGRAMS: [&str; 2] = ["redis-server", "valkey-server"];
 
 /// How long emptying the server may take.
 const WIPE_LIMIT: Duration = Duration::from_secs(10);
@@ -38,17 +31,9 @@ pub struct RedisServer {
     tls_addr: Option<SocketAddr>,
     unix_socket: Option<PathBuf>,
     address: Address,
-    kind: Kind,
+    host: Host,
     version: String,
     origin: String,
-}
-
-#[derive(Debug)]
-enum Kind {
-    Url,
-    Local(LocalServer),
-    #[cfg(feature = "containers")]
-    Container(Container),
 }
 
 impl RedisServer {
@@ -66,29 +51,7 @@ impl RedisServer {
     ///
     /// When the future is dropped, the server that it was starting ends.
     pub async fn start(options: RedisOptions) -> Result<Self, BoxError> {
-        let source = Source::from_env()?;
-        let url = env::var(URL).ok().filter(|url| !url.is_empty());
-        match source {
-            Source::Url => match url {
-                None => Err(format!("{SOURCE}=url, but {URL} is not set").into()),
-                Some(_) if !options.are_default() => Err(format!(
-                    "this test needs a server of its own options, which {SOURCE}=url forbids"
-                )
-                .into()),
-                Some(url) => Self::at(&url).await,
-            },
-            Source::Local => match local::find(&PROGRAMS) {
-                None => Err("no redis-server or valkey-server on the PATH; \
-                     on Debian and Ubuntu: apt-get install redis-server"
-                    .into()),
-                Some(program) => Self::local(&program, &options).await,
-            },
-            Source::Container => Self::container(&options).await?,
-            Source::Auto => match url {
-                Some(url) if options.are_default() => Self::at(&url).await,
-                _ => Self::auto(&options).await,
-            },
-        }
+        source::start(&options).await
     }
 
     /// Where the server listens for plain connections. Servers that this process has started
@@ -134,30 +97,16 @@ impl RedisServer {
     ///
     /// If the fault fails, for example because the server does not come up again.
     pub async fn inflict(&self, fault: Fault) -> bool {
-        let done = match (&self.kind, fault) {
-            (Kind::Url, _) => return false,
-            (_, Fault::Wipe) => self.wipe().await,
-            (Kind::Local(process), Fault::Pause) => process.pause().map_err(Into::into),
-            (Kind::Local(process), Fault::Resume) => process.resume().map_err(Into::into),
-            (Kind::Local(process), Fault::Kill) => {
-                process.kill();
-                Ok(())
-            }
-            (Kind::Local(process), Fault::Restart) => match process.respawn() {
-                Ok(()) => self.up().await.map(drop),
-                Err(error) => Err(error.into()),
-            },
-            #[cfg(feature = "containers")]
-            (Kind::Container(container), Fault::Pause) => container.pause().await,
-            #[cfg(feature = "containers")]
-            (Kind::Container(container), Fault::Resume) => container.resume().await,
-            #[cfg(feature = "containers")]
-            (Kind::Container(container), Fault::Kill) => container.kill().await,
-            #[cfg(feature = "containers")]
-            (Kind::Container(container), Fault::Restart) => match container.restart().await {
-                Ok(()) => self.up().await.map(drop),
-                Err(error) => Err(error),
-            },
+        if !self.host.is_ours() {
+            return false;
+        }
+        let done = match fault {
+            Fault::Wipe => self.wipe().await,
+            fault => self.host.inflict(fault).await,
+        };
+        let done = match (done, fault) {
+            (Ok(()), Fault::Restart) => self.up().await.map(drop),
+            (done, _) => done,
         };
         if let Err(error) = done {
             panic!("{fault} of {}: {error}", self.about());

@@ -8,6 +8,8 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
+use super::address::Login;
+
 /// An answer of the server.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Reply {
@@ -40,13 +42,6 @@ pub(super) async fn ask(
     })
     .await
     .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
-}
-
-/// Who to be for a server that asks.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Login {
-    pub(super) user: Option<String>,
-    pub(super) password: String,
 }
 
 async fn exchange(stream: &mut BufReader<TcpStream>, command: &[&str]) -> io::Result<Reply> {

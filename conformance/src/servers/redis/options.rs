@@ -2,10 +2,9 @@
 
 use std::io;
 
-use super::super::Files;
-use super::super::resp::Login;
-
-use crate::port;
+use crate::servers::Files;
+use crate::servers::address::Login;
+use crate::servers::host::free_ports;
 
 /// How a [`RedisServer`](super::RedisServer) is to be started. The default keeps nothing on disk
 /// and asks for no password.
@@ -105,16 +104,8 @@ impl RedisOptions {
 
     /// Finds free ports, for plain connections and for TLS.
     pub(super) fn free_ports(&self) -> io::Result<(u16, Option<u16>)> {
-        let plain = port::free()?;
-        if !self.tls {
-            return Ok((plain, None));
-        }
-        loop {
-            let tls = port::free()?;
-            if tls != plain {
-                return Ok((plain, Some(tls)));
-            }
-        }
+        let [plain, tls] = free_ports()?;
+        Ok((plain, self.tls.then_some(tls)))
     }
 
     /// The server's arguments.

@@ -2,8 +2,11 @@
 
 use std::io;
 
-use super::up::{ASK_LIMIT, port_was_taken};
+use super::start::PROGRAMS;
 use super::*;
+use crate::servers::host::{ASK_LIMIT, port_was_taken};
+use crate::servers::local::{self, Folder, Launch, LocalServer, Place};
+use crate::servers::source::{Source, Start};
 
 async fn command(server: &RedisServer, command: &[&str]) -> Reply {
     let login = server.address.login.as_ref();
@@ -111,11 +114,13 @@ async fn taken_ports_are_told_from_other_errors() {
         return;
     };
     let options = RedisOptions::new();
-    let first = RedisServer::local(&program, &options).await.unwrap();
+    let first = RedisServer::local(&options).await.unwrap().unwrap();
     let port = first.addr().port();
     let args = options.command("127.0.0.1", port, None);
-    let process = LocalServer::spawn(&program, args, options.files()).unwrap();
-    let kind = Kind::Local(process);
+    let folder = Folder::new("second", Place::Disk, None).unwrap();
+    let launch = Launch { program, args, ..Launch::default() };
+    let process = LocalServer::spawn(launch, folder).unwrap();
+    let kind = Host::Local(process);
     let second = RedisServer::own((port, None), &options, kind, "second".into());
     let error = second.up().await.unwrap_err();
     assert!(port_was_taken(&error), "{error}");

@@ -1,47 +1,22 @@
 //! Seeing that a server is up.
 
 use std::io;
-use std::time::{Duration, Instant};
 
 use lockcore::BoxError;
-use tokio::time::sleep;
 
-use super::{Kind, RedisServer};
+use super::RedisServer;
+use crate::servers::host::{ASK_LIMIT, Host};
 use crate::servers::resp::{Reply, ask};
 
-/// How long a server may take to be up, on a machine that does much else.
-const START_LIMIT: Duration = Duration::from_secs(30);
-/// How long one question to it may take, and the pause between two.
-pub(super) const ASK_LIMIT: Duration = Duration::from_secs(2);
-const ASK_AGAIN: Duration = Duration::from_millis(10);
-
 impl RedisServer {
-    pub(super) async fn wait_until_up(&mut self) -> Result<(), BoxError> {
+    pub(super) async fn wait_until_up(mut self) -> Result<Self, BoxError> {
         self.version = self.up().await?;
-        Ok(())
+        Ok(self)
     }
 
     /// Waits until the server answers commands, and returns its name and version.
     pub(super) async fn up(&self) -> Result<String, BoxError> {
-        let start = Instant::now();
-        loop {
-            let last = match self.answer().await {
-                Ok(version) => return Ok(version),
-                Err(error) => error,
-            };
-            let ended = self.ended().await;
-            if ended || start.elapsed() > START_LIMIT {
-                let how = if ended {
-                    "it has ended".to_owned()
-                } else {
-                    format!("not within {START_LIMIT:?}; last answer: {last}")
-                };
-                let log = self.log().await;
-                let origin = &self.origin;
-                return Err(format!("Redis did not come up ({origin}): {how}\n{log}").into());
-            }
-            sleep(ASK_AGAIN).await;
-        }
+        self.host.up(&self.origin, || async { Ok(self.answer().await?) }).await
     }
 
     /// Asks once whether the server is up.
@@ -58,7 +33,7 @@ impl RedisServer {
             Reply::Error(_) => return Ok("Redis".to_owned()),
         };
         // Another server may have been quicker to take the port.
-        if let Kind::Local(process) = &self.kind
+        if let Host::Local(process) = &self.host
             && let (Some(ours), Some(theirs)) = (process.pid(), field(&info, "process_id"))
             && ours.to_string() != theirs
         {
@@ -66,29 +41,6 @@ impl RedisServer {
         }
         Ok(name_and_version(&info))
     }
-
-    async fn ended(&self) -> bool {
-        match &self.kind {
-            Kind::Url => false,
-            Kind::Local(process) => process.exited().is_some(),
-            #[cfg(feature = "containers")]
-            Kind::Container(container) => container.exited().await,
-        }
-    }
-
-    async fn log(&self) -> String {
-        match &self.kind {
-            Kind::Url => String::new(),
-            Kind::Local(process) => process.log_tail(),
-            #[cfg(feature = "containers")]
-            Kind::Container(container) => container.log().await,
-        }
-    }
-}
-
-pub(super) fn port_was_taken(error: &BoxError) -> bool {
-    let error = error.to_string().to_lowercase();
-    error.contains("address already in use") || error.contains("port is already allocated")
 }
 
 fn is_refusal(error: &str) -> bool {

@@ -1,0 +1,134 @@
+//! The ways to a server: an address, a container, a program.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::OnceLock;
+
+use lockcore::BoxError;
+
+use super::options::Ports;
+use super::{EtcdOptions, EtcdServer};
+use crate::servers::address::{Address, Form};
+#[cfg(feature = "containers")]
+use crate::servers::container::{self, Container};
+use crate::servers::host::{Host, free_ports, on_a_free_port};
+use crate::servers::local::{self, Folder, Launch, LocalServer, Place};
+use crate::servers::source::Start;
+
+const FORM: Form = Form { variable: "LOCKCORE_TEST_ETCD_URL", schemes: &["etcd"], port: 2379 };
+
+/// The ports inside a container.
+#[cfg(feature = "containers")]
+const INSIDE: Ports = Ports { client: 2379, peer: 2380, tls: Some(2381) };
+
+impl Start for EtcdServer {
+    const NAME: &str = "etcd";
+    const URL: &str = FORM.variable;
+    const INSTALL: &str = "install etcd (on Debian and Ubuntu: apt-get install etcd-server)";
+
+    type Options = EtcdOptions;
+
+    fn anyones(options: &EtcdOptions) -> bool {
+        options.are_default()
+    }
+
+    fn no_containers() -> &'static OnceLock<String> {
+        static NO_CONTAINERS: OnceLock<String> = OnceLock::new();
+        &NO_CONTAINERS
+    }
+
+    async fn at(url: &str) -> Result<Self, BoxError> {
+        let address = Address::parse(&FORM, url)?;
+        let server = Self {
+            addr: address.resolve(&FORM).await?,
+            tls_addr: None,
+            address,
+            options: EtcdOptions::new(),
+            member: String::new(),
+            host: Host::Url,
+            version: String::new(),
+            origin: format!("address from {}", FORM.variable),
+        };
+        server.wait_until_up().await
+    }
+
+    async fn local(options: &EtcdOptions) -> Result<Option<Self>, BoxError> {
+        let Some(program) = local::find(&["etcd"]) else {
+            return Ok(None);
+        };
+        let server = on_a_free_port(|| async {
+            let (member, ports) = (member(), ports(options)?);
+            let folder = Folder::new("etcd", Place::Memory, None)?.with(options.files())?;
+            let args = options.command(&member, "127.0.0.1", ports);
+            let launch = Launch { program: program.clone(), args, ..Launch::default() };
+            let host = Host::Local(LocalServer::spawn(launch, folder)?);
+            let origin = "etcd on this machine".to_owned();
+            Self::own(ports, options, member, host, origin).wait_until_up().await
+        });
+        server.await.map(Some)
+    }
+
+    #[cfg(feature = "containers")]
+    async fn container(options: &EtcdOptions) -> Result<Result<Self, BoxError>, BoxError> {
+        let image = "gcr.io/etcd-development/etcd:v3.6.6";
+        let image = container::image("LOCKCORE_TEST_ETCD_IMAGE", image).await?;
+        let server = on_a_free_port(|| async {
+            let (member, outside) = (member(), ports(options)?);
+            let inside = Ports { tls: outside.tls.and(INSIDE.tls), ..INSIDE };
+            let mut command = vec!["etcd".to_owned()];
+            command.extend(options.command(&member, "0.0.0.0", inside));
+            let mut ports = vec![(outside.client, inside.client)];
+            ports.extend(outside.tls.zip(inside.tls));
+            let spec = container::Spec {
+                image: image.clone(),
+                command,
+                files: options.files().clone(),
+                ports,
+            };
+            let host = Host::Container(Container::start(spec).await?);
+            let origin = format!("container image {image}");
+            Ok(Self::own(outside, options, member, host, origin))
+        });
+        match server.await {
+            Ok(server) => Ok(server.wait_until_up().await),
+            Err(error) => Err(format!("image {image}: {error}").into()),
+        }
+    }
+
+    #[cfg(not(feature = "containers"))]
+    async fn container(_: &EtcdOptions) -> Result<Result<Self, BoxError>, BoxError> {
+        Err("this build has no containers: it lacks the feature `containers`".into())
+    }
+}
+
+impl EtcdServer {
+    fn own(
+        ports: Ports,
+        options: &EtcdOptions,
+        member: String,
+        host: Host,
+        origin: String,
+    ) -> Self {
+        let at = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        let addr = at(ports.client);
+        Self {
+            addr,
+            tls_addr: ports.tls.map(at),
+            address: Address::own(&FORM, addr, options.login(), "/"),
+            options: options.clone(),
+            member,
+            host,
+            version: String::new(),
+            origin,
+        }
+    }
+}
+
+/// A name that no other server has, so that none is taken for another.
+fn member() -> String {
+    format!("member-{:016x}", fastrand::u64(..))
+}
+
+fn ports(options: &EtcdOptions) -> Result<Ports, BoxError> {
+    let [client, peer, tls] = free_ports()?;
+    Ok(Ports { client, peer, tls: options.wants_tls().then_some(tls) })
+}

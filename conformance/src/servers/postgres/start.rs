@@ -1,0 +1,106 @@
+//! The ways to a server: an address, a container, a program.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
+use std::sync::OnceLock;
+
+use lockcore::BoxError;
+
+use super::options::{DATA, DATABASE, login};
+use super::psql::Psql;
+use super::template::{Programs, fill, user};
+use super::{Inner, PostgresOptions, PostgresServer};
+use crate::port;
+use crate::servers::address::{Address, Form};
+use crate::servers::host::{Host, on_a_free_port};
+use crate::servers::local::{self, Folder, Launch, LocalServer, Place};
+use crate::servers::source::Start;
+
+const FORM: Form = Form {
+    variable: "LOCKCORE_TEST_POSTGRES_URL",
+    schemes: &["postgres", "postgresql"],
+    port: 5432,
+};
+
+impl Start for PostgresServer {
+    const NAME: &str = "Postgres";
+    const URL: &str = FORM.variable;
+    const INSTALL: &str = "install postgresql (on Debian and Ubuntu: apt-get install postgresql)";
+
+    type Options = PostgresOptions;
+
+    fn anyones(options: &PostgresOptions) -> bool {
+        options.are_default()
+    }
+
+    fn no_containers() -> &'static OnceLock<String> {
+        static NO_CONTAINERS: OnceLock<String> = OnceLock::new();
+        &NO_CONTAINERS
+    }
+
+    async fn at(url: &str) -> Result<Self, BoxError> {
+        let address = Address::parse(&FORM, url)?;
+        let psql = Programs::find().and_then(|programs| programs.psql());
+        let psql = psql.or_else(|| local::find(&["psql"]));
+        let server = Inner {
+            addr: address.resolve(&FORM).await?,
+            unix_socket: None,
+            address,
+            psql: psql.map(Psql::Local),
+            host: Host::Url,
+            version: String::new(),
+            origin: format!("address from {}", FORM.variable),
+        };
+        server.wait_until_up().await
+    }
+
+    async fn local(options: &PostgresOptions) -> Result<Option<Self>, BoxError> {
+        let Some(programs) = Programs::find() else {
+            return Ok(None);
+        };
+        let server = on_a_free_port(|| async {
+            let (port, user) = (port::free()?, user()?);
+            let folder = Folder::new("postgres", Place::Disk, user)?.with(options.files())?;
+            fill(&folder, &programs).await?;
+            let socket = folder.path().to_owned();
+            let launch = Launch {
+                program: programs.get("postgres"),
+                args: options.command("127.0.0.1", port, &socket.to_string_lossy()),
+                user,
+                // By SIGKILL it would leave a piece of shared memory behind.
+                quits: true,
+            };
+            let host = Host::Local(LocalServer::spawn(launch, folder)?);
+            let mut server = Inner::own(port, host, "postgres on this machine".to_owned());
+            server.unix_socket = Some(socket);
+            server.psql = programs.psql().map(Psql::Local);
+            server.wait_until_up().await
+        });
+        server.await.map(Some)
+    }
+
+    async fn container(_: &PostgresOptions) -> Result<Result<Self, BoxError>, BoxError> {
+        Err("this build has no containers: it lacks the feature `containers`".into())
+    }
+}
+
+impl Inner {
+    fn own(port: u16, host: Host, origin: String) -> Self {
+        let addr = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        Self {
+            addr,
+            unix_socket: None,
+            address: Address::own(&FORM, addr, Some(login()), &format!("/{DATABASE}")),
+            psql: None,
+            host,
+            version: String::new(),
+            origin,
+        }
+    }
+}
+
+/// Removes the file by which a killed server still seems to run, should its number be given to
+/// another process.
+pub(super) fn forget_process(folder: &Path) {
+    let _ = std::fs::remove_file(folder.join(DATA).join("postmaster.pid"));
+}
