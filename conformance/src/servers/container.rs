@@ -5,12 +5,12 @@ use std::error::Error;
 use std::future::Future;
 use std::net::Ipv4Addr;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, LazyLock, mpsc};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError, mpsc};
 use std::time::Duration;
 
 use lockcore::BoxError;
-use testcontainers::core::IntoContainerPort;
 use testcontainers::core::client::docker_client_instance;
+use testcontainers::core::{ExecCommand, IntoContainerPort};
 use testcontainers::runners::AsyncRunner;
 use testcontainers::{ContainerAsync, GenericImage, ImageExt};
 use tokio::runtime::{self, Runtime};
@@ -42,7 +42,10 @@ static ENGINE: LazyLock<Runtime> = LazyLock::new(|| {
 
 /// A running, paused or killed container. Dropping it removes it, and waits for that.
 #[derive(Debug)]
-pub(super) struct Container(Option<Arc<Running>>);
+pub(super) struct Container {
+    spec: Spec,
+    running: Mutex<Option<Arc<Running>>>,
+}
 
 type Running = ContainerAsync<GenericImage>;
 
@@ -79,7 +82,41 @@ impl Container {
     /// Creates and starts the container, after pulling the image if it is missing. The server in
     /// it has not to be up when this returns.
     pub(super) async fn start(spec: Spec) -> Result<Self, BoxError> {
-        ENGINE.spawn(create(spec)).await?
+        let running = ENGINE.spawn(create(spec.clone())).await??;
+        Ok(Self { spec, running: Mutex::new(Some(running)) })
+    }
+
+    /// Removes the container and starts one like it, at the same ports and without any data.
+    pub(super) async fn start_afresh(&self) -> Result<(), BoxError> {
+        let old = self.running().take();
+        // Also removed when this future is dropped.
+        let old = Self { spec: self.spec.clone(), running: Mutex::new(old) };
+        old.on_engine(|container| async move {
+            kill(&container).await?;
+            Ok(docker_client_instance().await?.remove_container(container.id(), None).await?)
+        })
+        .await?;
+        let new = ENGINE.spawn(create(self.spec.clone())).await??;
+        *self.running() = Some(new);
+        Ok(())
+    }
+
+    /// Runs another program beside the server, and returns what it prints. The image has a shell.
+    pub(super) async fn exec(&self, program: Vec<String>) -> Result<String, BoxError> {
+        // How it ended is the last thing printed: what testcontainers has for that cannot be
+        // moved between threads.
+        let mut command: Vec<_> =
+            ["sh", "-c", "\"$@\" 2>&1; echo \"$?\"", "sh"].map(str::to_owned).into();
+        command.extend(program);
+        self.on_engine(|container| async move {
+            let output = container.exec(ExecCommand::new(command)).await?.stdout_to_vec().await?;
+            let output = String::from_utf8_lossy(&output);
+            match output.trim_end().rsplit_once('\n').unwrap_or(("", output.trim_end())) {
+                (output, "0") => Ok(output.to_owned()),
+                (output, _) => Err(output.trim_end().into()),
+            }
+        })
+        .await
     }
 
     /// Stops the server where it stands.
@@ -127,14 +164,19 @@ impl Container {
         T: Send + 'static,
         F: Future<Output = Result<T, BoxError>> + Send + 'static,
     {
-        let container = self.0.clone().ok_or("the container is gone")?;
+        let container = self.running().clone().ok_or("the container is gone")?;
         ENGINE.spawn(work(container)).await?
+    }
+
+    fn running(&self) -> MutexGuard<'_, Option<Arc<Running>>> {
+        // A test that panicked elsewhere must not keep the container from being removed.
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Drop for Container {
     fn drop(&mut self) {
-        let Some(container) = self.0.take() else {
+        let Some(container) = self.running().take() else {
             return;
         };
         let (done, wait) = mpsc::channel::<()>();
@@ -149,7 +191,7 @@ impl Drop for Container {
     }
 }
 
-async fn create(spec: Spec) -> Result<Container, BoxError> {
+async fn create(spec: Spec) -> Result<Arc<Running>, BoxError> {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     let name = format!(
         "lockcore-test-{}-{}-{:08x}",
@@ -186,7 +228,7 @@ async fn create(spec: Spec) -> Result<Container, BoxError> {
         request = request.with_copy_to(format!("{FOLDER}/{name}"), contents);
     }
     match request.start().await {
-        Ok(container) => Ok(Container(Some(Arc::new(container)))),
+        Ok(container) => Ok(Arc::new(container)),
         Err(error) => {
             // Created, but not started: nothing else knows of it.
             if let Ok(engine) = docker_client_instance().await {

@@ -35,7 +35,6 @@ struct Inner {
     addr: SocketAddr,
     unix_socket: Option<PathBuf>,
     address: Address,
-    psql: Option<Psql>,
     host: Host,
     version: String,
     origin: String,
@@ -122,7 +121,7 @@ impl PostgresServer {
     ///
     /// # Errors
     ///
-    /// As [`psql`](Self::psql); also in a container, from where such an address is not reached.
+    /// As [`psql`](Self::psql), of which there must be one on this machine.
     ///
     /// # Cancel safety
     ///
@@ -164,8 +163,16 @@ impl Inner {
     }
 
     async fn psql_at(&self, addr: SocketAddr, sql: &str) -> Result<String, BoxError> {
-        let psql = self.psql.as_ref().ok_or("no psql on this machine")?;
-        psql.run(&self.host, addr, &self.address, sql).await
+        #[cfg(feature = "containers")]
+        if let Host::Container(container) = &self.host
+            && addr == self.addr
+        {
+            return Psql::new(start::INSIDE, &self.address).container(container, sql).await;
+        }
+        let program = template::psql().ok_or(
+            "no psql on this machine (on Debian and Ubuntu: apt-get install postgresql-client)",
+        )?;
+        Psql::new(addr, &self.address).local(program, sql).await
     }
 
     async fn restart(&self) -> Result<(), BoxError> {

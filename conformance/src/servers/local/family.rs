@@ -45,7 +45,7 @@ mod unix {
     pub(in super::super) fn go_on(parent: &Child) -> io::Result<()> {
         let pid = Pid::from_child(parent);
         // First the children: a program that goes on may lose some.
-        signal_children(pid, Signal::CONT, |_| true)?;
+        signal_children(pid, Signal::CONT, |state| !"Tt".contains(state))?;
         Ok(kill_process(pid, Signal::CONT)?)
     }
 

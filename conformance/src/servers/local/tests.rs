@@ -90,7 +90,7 @@ fn children_share_their_servers_fate() {
     }
     server.resume().unwrap();
     if cfg!(target_os = "linux") {
-        assert!(pids.iter().all(|&pid| state(pid) == Some('S')), "{pids:?}");
+        assert!(pids.iter().all(|&pid| matches!(state(pid), Some('S' | 'R' | 'D'))), "{pids:?}");
     }
     server.pause().unwrap();
     server.kill();

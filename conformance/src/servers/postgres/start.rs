@@ -1,5 +1,7 @@
 //! The ways to a server: an address, a container, a program.
 
+#[cfg(feature = "containers")]
+use std::net::IpAddr;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::sync::OnceLock;
@@ -7,13 +9,14 @@ use std::sync::OnceLock;
 use lockcore::BoxError;
 
 use super::options::{DATA, DATABASE, login};
-use super::psql::Psql;
 use super::template::{Programs, fill, user};
 use super::{Inner, PostgresOptions, PostgresServer};
 use crate::port;
 use crate::servers::address::{Address, Form};
+#[cfg(feature = "containers")]
+use crate::servers::container::{self, Container};
 use crate::servers::host::{Host, on_a_free_port};
-use crate::servers::local::{self, Folder, Launch, LocalServer, Place};
+use crate::servers::local::{Folder, Launch, LocalServer, Place};
 use crate::servers::source::Start;
 
 const FORM: Form = Form {
@@ -21,6 +24,10 @@ const FORM: Form = Form {
     schemes: &["postgres", "postgresql"],
     port: 5432,
 };
+
+/// Where it listens inside a container.
+#[cfg(feature = "containers")]
+pub(super) const INSIDE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 5432);
 
 impl Start for PostgresServer {
     const NAME: &str = "Postgres";
@@ -40,13 +47,10 @@ impl Start for PostgresServer {
 
     async fn at(url: &str) -> Result<Self, BoxError> {
         let address = Address::parse(&FORM, url)?;
-        let psql = Programs::find().and_then(|programs| programs.psql());
-        let psql = psql.or_else(|| local::find(&["psql"]));
         let server = Inner {
             addr: address.resolve(&FORM).await?,
             unix_socket: None,
             address,
-            psql: psql.map(Psql::Local),
             host: Host::Url,
             version: String::new(),
             origin: format!("address from {}", FORM.variable),
@@ -73,12 +77,33 @@ impl Start for PostgresServer {
             let host = Host::Local(LocalServer::spawn(launch, folder)?);
             let mut server = Inner::own(port, host, "postgres on this machine".to_owned());
             server.unix_socket = Some(socket);
-            server.psql = programs.psql().map(Psql::Local);
             server.wait_until_up().await
         });
         server.await.map(Some)
     }
 
+    #[cfg(feature = "containers")]
+    async fn container(options: &PostgresOptions) -> Result<Result<Self, BoxError>, BoxError> {
+        let image = container::image("LOCKCORE_TEST_POSTGRES_IMAGE", "postgres:18").await?;
+        let server = on_a_free_port(|| async {
+            let port = port::free()?;
+            let script = include_str!("container.sh");
+            let mut command: Vec<String> = ["sh", "-c", script, "postgres"].map(Into::into).into();
+            command.extend(options.command("0.0.0.0", INSIDE.port(), "/tmp"));
+            let mut files = options.files().clone();
+            files.push(("password".to_owned(), login().password.into_bytes()));
+            let ports = vec![(port, INSIDE.port())];
+            let spec = container::Spec { image: image.clone(), command, files, ports };
+            let host = Host::Container(Container::start(spec).await?);
+            Ok(Inner::own(port, host, format!("container image {image}")))
+        });
+        match server.await {
+            Ok(server) => Ok(server.wait_until_up().await),
+            Err(error) => Err(format!("image {image}: {error}").into()),
+        }
+    }
+
+    #[cfg(not(feature = "containers"))]
     async fn container(_: &PostgresOptions) -> Result<Result<Self, BoxError>, BoxError> {
         Err("this build has no containers: it lacks the feature `containers`".into())
     }
@@ -91,7 +116,6 @@ impl Inner {
             addr,
             unix_socket: None,
             address: Address::own(&FORM, addr, Some(login()), &format!("/{DATABASE}")),
-            psql: None,
             host,
             version: String::new(),
             origin,

@@ -33,11 +33,12 @@ impl Programs {
     pub(super) fn get(&self, program: &str) -> PathBuf {
         self.0.join(program)
     }
+}
 
-    /// The client, which may be elsewhere.
-    pub(super) fn psql(&self) -> Option<PathBuf> {
-        Some(self.get("psql")).filter(|file| file.is_file()).or_else(|| local::find(&["psql"]))
-    }
+/// The client, which may be elsewhere.
+pub(super) fn psql() -> Option<PathBuf> {
+    let beside = Programs::find().map(|programs| programs.get("psql"));
+    beside.filter(|file| file.is_file()).or_else(|| local::find(&["psql"]))
 }
 
 /// Of a folder's name: `9.6`, `15`.

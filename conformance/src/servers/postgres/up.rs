@@ -15,9 +15,10 @@ use crate::servers::host::{ASK_LIMIT, Host};
 impl Inner {
     pub(super) async fn wait_until_up(mut self) -> Result<PostgresServer, BoxError> {
         self.up().await?;
-        let version = match &self.psql {
-            Some(_) => self.psql("SHOW server_version").await?,
-            None => String::new(),
+        let version = match self.psql("SHOW server_version").await {
+            // It may be somebody's who needs no psql here.
+            Err(_) if !self.host.is_ours() => String::new(),
+            version => version?,
         };
         // `15.20 (Debian 15.20-0+deb12u1)`.
         let version = version.split(' ').next().unwrap_or_default();
