@@ -53,14 +53,24 @@ impl Engine {
         self.ask("GET", &format!("/images/{image}/json"), None, WORK_LIMIT).is_ok()
     }
 
-    /// The tags of the images with this name and label that are present.
-    pub(crate) fn images(&self, name: &str, label: &str) -> Result<Vec<String>> {
+    /// The images with this name and label that are present, and what another label of theirs
+    /// says.
+    pub(crate) fn images(
+        &self,
+        name: &str,
+        label: &str,
+        says: &str,
+    ) -> Result<Vec<(String, String)>> {
         let filters = format!(r#"{{"reference":["{name}"],"label":["{label}"]}}"#);
         let path = format!("/images/json?filters={}", escaped(&filters));
-        let images = self.list(&path)?;
-        let tags =
-            images.iter().flat_map(|image| image.get("RepoTags").map_or(&[][..], Value::items));
-        Ok(tags.filter_map(Value::text).map(str::to_owned).collect())
+        let mut found = Vec::new();
+        for image in self.list(&path)? {
+            let said = image.get("Labels").and_then(|labels| labels.get(says)?.text());
+            let tags = image.get("RepoTags").map_or(&[][..], Value::items).iter();
+            let said = said.unwrap_or_default();
+            found.extend(tags.filter_map(|tag| Some((tag.text()?.to_owned(), said.to_owned()))));
+        }
+        Ok(found)
     }
 
     /// Has the engine fetch an image from its registry.

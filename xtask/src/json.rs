@@ -45,6 +45,14 @@ impl Value {
         }
     }
 
+    /// The number.
+    pub(crate) fn number(&self) -> Option<f64> {
+        match self {
+            Self::Number(number) => Some(*number),
+            _ => None,
+        }
+    }
+
     /// The text.
     pub(crate) fn text(&self) -> Option<&str> {
         match self {
@@ -147,6 +155,7 @@ mod tests {
         let list = value.get("a").unwrap().items();
         assert_eq!(list[..2], [Value::Number(1.0), Value::Number(-25.0)]);
         assert_eq!(list[2..4], [Value::Bool(true), Value::Null]);
+        assert_eq!((list[1].number(), list[2].number()), (Some(-25.0), None));
         assert_eq!(value.get("b").unwrap().text(), Some("x\"\\é\n"));
         assert_eq!(value.entries().len(), 3);
         assert!(value.get("d").is_none() && list[4].items().is_empty());

@@ -4,8 +4,13 @@ mod debian;
 mod engine;
 mod image;
 mod json;
+mod matrix;
+mod packages;
 mod processes;
+mod report;
 mod servers;
+mod sources;
+mod stores;
 mod summary;
 mod test;
 mod verify;
@@ -31,8 +36,17 @@ cargo xtask test [--no-install] [--source SOURCE] [-- FILTER]
                        auto       a container if a Docker engine answers, else a program (default)
                        container  a container, or nothing
                        local      a program on this machine, or nothing
-                       url        the running server at LOCKCORE_TEST_REDIS_URL
-    LOCKCORE_TEST_SOURCE is the default of --source, LOCKCORE_TEST_REDIS_IMAGE the image to use.
+                       url        running servers, at the addresses in
+                                  LOCKCORE_TEST_{REDIS,ETCD,POSTGRES}_URL
+    LOCKCORE_TEST_SOURCE is the default of --source, LOCKCORE_TEST_{REDIS,ETCD,POSTGRES}_IMAGE
+    the images to use.
+
+cargo xtask matrix [--only NAME]
+    Runs the conformance suite on every version of every store that it knows, in containers of
+    Debian's packages, and writes what came out to docs/compatibility.md. Needs a Docker engine,
+    and a Debian as the place from which to get packages. An image that was made before is used
+    again: remove it to have a newer one.
+    --only NAME        one version, such as redis-8.0, or all whose names begin so; writes no file
 
 cargo xtask help
 ";
@@ -47,6 +61,7 @@ fn main() -> ExitCode {
         }
         Some((&"verify", [])) => verify::run(),
         Some((&"test", options)) => test::run(options),
+        Some((&"matrix", options)) => matrix::run(options),
         Some((command, _)) => {
             Err(format!("no such command: {command}; see cargo xtask help").into())
         }

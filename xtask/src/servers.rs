@@ -1,39 +1,13 @@
-//! Finding, making and installing the servers that the tests start.
+//! Finding, making and installing what the tests need.
 
 use std::env;
 
+use std::path::{Path, PathBuf};
+
 use crate::engine::Engine;
 use crate::processes::{find, output};
+use crate::stores::{C, PGBOUNCER_PROGRAMS, PROTOC, Programs, STORES, Store};
 use crate::{Result, debian, image};
-
-/// A store that the tests run on.
-#[derive(Debug)]
-pub(crate) struct Store {
-    /// What conformance reports begin with, the store's own name first.
-    pub(crate) names: &'static [&'static str],
-    /// The server's program, any of these.
-    programs: &'static [&'static str],
-    /// The Debian package that has the program.
-    pub(crate) package: &'static str,
-    /// The environment variable with the address of a running server.
-    url: &'static str,
-    /// The environment variable with the image to use.
-    pub(crate) image_variable: &'static str,
-    /// The image in the registry, and its tag.
-    pub(crate) image: (&'static str, &'static str),
-    /// The image that is made from the Debian package.
-    pub(crate) own_image: &'static str,
-}
-
-pub(crate) const STORES: [Store; 1] = [Store {
-    names: &["Redis", "Valkey"],
-    programs: &["redis-server", "valkey-server"],
-    package: "redis-server",
-    url: "LOCKCORE_TEST_REDIS_URL",
-    image_variable: "LOCKCORE_TEST_REDIS_IMAGE",
-    image: ("redis", "8"),
-    own_image: "leaselock-test-redis",
-}];
 
 /// Where servers are to come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,11 +54,14 @@ pub(crate) struct Plan {
 ///
 /// What is missing, and exactly how to get it.
 pub(crate) fn prepare(source: Source, install: bool) -> Result<Plan> {
-    need("cc", &["cc"], &["gcc", "libc6-dev"], install)?;
-    let addresses = STORES.iter().all(|store| env::var_os(store.url).is_some());
+    need("a C compiler", &C, install)?;
+    need_protoc(install)?;
+    let has_address = |store: &Store| env::var_os(store.url).is_some();
+    let addresses = STORES.iter().any(has_address);
     let mut plan = match source {
-        Source::Url if !addresses => {
-            let missing: Vec<_> = STORES.iter().map(|store| store.url).collect();
+        Source::Url if !STORES.iter().all(has_address) => {
+            let missing = STORES.iter().filter(|store| !has_address(store));
+            let missing: Vec<_> = missing.map(|store| store.url).collect();
             return Err(format!("--source url needs {}", missing.join(", ")).into());
         }
         Source::Url => Plan::default(),
@@ -105,6 +82,9 @@ pub(crate) fn prepare(source: Source, install: bool) -> Result<Plan> {
             }
         },
     };
+    for (name, programs) in &PGBOUNCER_PROGRAMS {
+        need(name, programs, install)?;
+    }
     // The tests' own order puts a running server first. Tests that need a server with options of
     // its own still come to what has been set up here.
     let source = match (source, &plan.engine) {
@@ -115,6 +95,19 @@ pub(crate) fn prepare(source: Source, install: bool) -> Result<Plan> {
     };
     plan.set("LOCKCORE_TEST_SOURCE", source.name());
     Ok(plan)
+}
+
+/// What the tests on all versions need: an engine, and what building and the tests themselves do.
+pub(crate) fn prepare_matrix() -> Result<Engine> {
+    if !debian::is_here() {
+        return Err("the servers come from Debian's packages: run this on Debian".into());
+    }
+    need("a C compiler", &C, true)?;
+    need_protoc(true)?;
+    for (name, programs) in &PGBOUNCER_PROGRAMS {
+        need(name, programs, true)?;
+    }
+    Engine::find().ok_or_else(|| "no Docker engine answers: start one, or set DOCKER_HOST".into())
 }
 
 impl Plan {
@@ -137,30 +130,51 @@ fn containers(engine: Engine) -> Result<Plan> {
 
 fn local(install: bool) -> Result<Plan> {
     for store in &STORES {
-        need(store.names[0], store.programs, &[store.package], install)?;
+        need(store.names[0], &store.programs, install)?;
     }
     Ok(Plan::default())
 }
 
-/// Makes sure that one of the programs is there, by installing packages where that is possible.
-fn need(what: &str, programs: &[&str], packages: &[&str], install: bool) -> Result<()> {
-    if find(programs).is_some() {
+/// What the client of etcd is built with.
+pub(crate) fn need_protoc(install: bool) -> Result<()> {
+    if env::var_os("PROTOC").is_some_and(|protoc| Path::new(&protoc).is_file()) {
         return Ok(());
     }
-    let command = format!("apt-get install {}", packages.join(" "));
-    let missing = format!("{what}: no {} on the PATH", programs.join(" or "));
+    need("protoc, for building etcd's client", &PROTOC, install)
+}
+
+/// Makes sure that one of the programs is there, by installing packages where that is possible.
+fn need(what: &str, programs: &Programs, install: bool) -> Result<()> {
+    if found(programs) {
+        return Ok(());
+    }
+    let command = format!("apt-get install {}", programs.packages.join(" "));
+    let missing = format!("{what}: no {} on this machine", programs.names.join(" or "));
     if !debian::is_here() {
-        return Err(format!("{missing}. Install one, or start a Docker engine.").into());
+        return Err(format!("{missing}. Install it.").into());
     }
     if !install || !is_root() {
         return Err(format!("{missing}. As root: apt-get update && {command}").into());
     }
     println!("{missing}; installing: {command}");
-    debian::install(packages)?;
-    match find(programs) {
-        Some(_) => Ok(()),
-        None => Err(format!("{missing}, even after {command}").into()),
-    }
+    debian::install(programs.packages)?;
+    if found(programs) { Ok(()) } else { Err(format!("{missing}, even after {command}").into()) }
+}
+
+fn found(programs: &Programs) -> bool {
+    let folders = programs.folders.iter().flat_map(|folder| expand(folder));
+    let in_folders =
+        |folder: PathBuf| programs.names.iter().any(|program| folder.join(program).is_file());
+    find(programs.names).is_some() || folders.into_iter().any(in_folders)
+}
+
+/// The folders that a path means, in which `*` is any folder.
+fn expand(path: &str) -> Vec<PathBuf> {
+    let Some((before, after)) = path.split_once("/*/") else {
+        return vec![PathBuf::from(path)];
+    };
+    let entries = std::fs::read_dir(before).into_iter().flatten().flatten();
+    entries.map(|entry| entry.path().join(after)).collect()
 }
 
 fn is_root() -> bool {
@@ -182,8 +196,13 @@ mod tests {
 
     #[test]
     fn what_is_there_is_not_installed() {
-        need("a shell", &["no-such-program", "sh"], &["no-such-package"], false).unwrap();
-        let error = need("x", &["no-such-program"], &["no-such-package"], false).unwrap_err();
+        let packages = &["no-such-package"];
+        let shell = Programs { names: &["no-such-program", "sh"], folders: &[], packages };
+        need("a shell", &shell, false).unwrap();
+        let inside = Programs { names: &["Cargo.toml"], folders: &["../*/"], packages };
+        need("a manifest", &inside, false).unwrap();
+        let missing = Programs { names: &["no-such-program"], folders: &["/usr/*/bin"], packages };
+        let error = need("x", &missing, false).unwrap_err();
         assert!(error.to_string().contains("no-such-program"), "{error}");
     }
 }

@@ -37,6 +37,13 @@ pub(crate) struct Run {
     pub(crate) not_applicable: u64,
 }
 
+impl Run {
+    /// Whether it is a run on this store, as the suite names it: `NAME VERSION (ORIGIN)`.
+    pub(crate) fn is_of(&self, store: &str) -> bool {
+        parts(store) == (&*self.name, &*self.version, &*self.origin)
+    }
+}
+
 /// Reads what the suite has written: a line per run, `ABOUT\tPASSED\tFAILED\tNOT APPLICABLE`.
 pub(crate) fn runs(text: &str) -> Result<Vec<Run>> {
     let mut runs: Vec<Run> = Vec::new();
@@ -57,22 +64,13 @@ pub(crate) fn runs(text: &str) -> Result<Vec<Run>> {
     Ok(runs)
 }
 
-/// `NAME VERSION (ORIGIN)`, of which the last two may be missing, and three numbers.
+/// A store's name and three numbers.
 fn run(line: &str) -> Option<Run> {
     let mut fields = line.split('\t');
     let about = fields.next()?;
     let mut number = || fields.next()?.parse().ok();
     let (passed, failed, not_applicable) = (number()?, number()?, number()?);
-    let (name, origin) = match about.split_once(" (") {
-        Some((name, origin)) => (name, origin.strip_suffix(')').unwrap_or(origin)),
-        None => (about, ""),
-    };
-    let (name, version) = match name.rsplit_once(' ') {
-        Some((name, version)) if version.starts_with(|c: char| c.is_ascii_digit()) => {
-            (name, version)
-        }
-        _ => (name, ""),
-    };
+    let (name, version, origin) = parts(about);
     Some(Run {
         name: name.to_owned(),
         version: version.to_owned(),
@@ -81,6 +79,21 @@ fn run(line: &str) -> Option<Run> {
         failed,
         not_applicable,
     })
+}
+
+/// `NAME VERSION (ORIGIN)`, of which the last two may be missing.
+fn parts(about: &str) -> (&str, &str, &str) {
+    let (name, origin) = match about.split_once(" (") {
+        Some((name, origin)) => (name, origin.strip_suffix(')').unwrap_or(origin)),
+        None => (about, ""),
+    };
+    // All from the first number on is the version: `1.18.0 before Postgres 15.20`.
+    let is_number =
+        |&(at, _): &(usize, &str)| name[at + 1..].starts_with(|c: char| c.is_ascii_digit());
+    match name.match_indices(' ').find(is_number) {
+        Some((at, _)) => (&name[..at], &name[at + 1..], origin),
+        None => (name, "", origin),
+    }
 }
 
 /// The runs as a table.
@@ -148,6 +161,11 @@ mod tests {
         assert_eq!((runs[0].name.as_str(), runs[0].version.as_str()), ("Redis", "7.0.15"));
         assert_eq!((runs[0].passed, runs[0].not_applicable), (62, 1));
         assert_eq!((runs[1].name.as_str(), runs[1].version.as_str()), ("memory store", ""));
+        assert!(runs[0].is_of("Redis 7.0.15 (redis-server on this machine)"));
+        assert!(!runs[0].is_of("Redis 7.0.15 (elsewhere)"));
+        let both = super::runs("PgBouncer 1.18.0 before Postgres 15.20 (x)\t1\t0\t0\n").unwrap();
+        assert_eq!(both[0].name, "PgBouncer");
+        assert_eq!(both[0].version, "1.18.0 before Postgres 15.20");
         assert!(super::runs("Redis\t1\t2\n").is_err());
     }
 

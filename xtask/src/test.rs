@@ -1,17 +1,17 @@
 //! `cargo xtask test`: every test, on real servers.
 
 use std::env;
-use std::fs;
 use std::io::{BufRead, BufReader, Write};
-use std::path::Path;
 use std::process::Stdio;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::Instant;
 
 use crate::Result;
 use crate::processes::{cargo, shown};
-use crate::servers::{Plan, STORES, Source, prepare};
-use crate::summary::{Run, Table, Tests, runs};
-use crate::workspace::{Package, packages, scratch};
+use crate::report::{NO_SIGNALS, Records, Report};
+use crate::servers::{Plan, Source, prepare};
+use crate::stores::{PGBOUNCER, STORES};
+use crate::summary::{Run, Table, Tests};
+use crate::workspace::{Package, packages};
 
 /// The packages that do other things without their features.
 const BARE: [&str; 2] = ["feature-flag", "leaselock"];
@@ -65,13 +65,7 @@ pub(crate) fn run(args: &[&str]) -> Result<bool> {
     let packages = packages()?;
     let mut plan = prepare(options.source, options.install)?;
 
-    let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH)?;
-    let id = format!("{}-{}", since_1970.as_secs(), std::process::id());
-    let report = scratch()?.join(format!("summary-{id}.tsv"));
-    fs::write(&report, "")?;
-    plan.set("LOCKCORE_TEST_RUN", &id);
-    plan.set("LOCKCORE_TEST_SUMMARY", &report.to_string_lossy());
-
+    let records = Records::new(&mut plan)?;
     let mut tests = Tests::default();
     let mut whole = vec!["test".to_owned(), "--workspace".to_owned()];
     let features = features(&packages, plan.engine.is_some());
@@ -85,19 +79,12 @@ pub(crate) fn run(args: &[&str]) -> Result<bool> {
     for arguments in [whole, bare] {
         succeeded &= cargo_test(&arguments, &options, &plan, &mut tests)?;
     }
-    if let Some(engine) = &plan.engine {
-        match engine.remove_containers(&format!("lockcore.test.run={id}")) {
-            Ok(0) => {}
-            Ok(left) => println!("removed {left} containers that the tests have left behind"),
-            Err(error) => println!("containers may be left behind: {error}"),
-        }
-    }
     // A program that crashed has counted nothing.
     if !succeeded && tests.failed == 0 {
         tests.failed = 1;
     }
 
-    let runs = take(&report)?;
+    let (runs, reports) = records.take(&plan)?;
     if !runs.is_empty() {
         println!("\nConformance\n\n{}", Table(&runs));
     }
@@ -110,7 +97,7 @@ pub(crate) fn run(args: &[&str]) -> Result<bool> {
     for store in &missing {
         println!("{store}: the conformance suite has not run on it");
     }
-    let spared = spared(&runs);
+    let spared = spared(&runs, &reports);
     for store in &spared {
         println!("{store}: cases of the conformance suite were not applicable to it");
     }
@@ -160,31 +147,41 @@ fn features(packages: &[Package], engine: bool) -> String {
     all.join(",")
 }
 
-fn take(report: &Path) -> Result<Vec<Run>> {
-    let runs = runs(&fs::read_to_string(report)?)?;
-    fs::remove_file(report)?;
-    Ok(runs)
-}
-
 /// The stores that the suite should have run on and has not.
 fn missing(runs: &[Run]) -> Vec<&'static str> {
     let has_run = |names: &[&str]| runs.iter().any(|run| names.contains(&run.name.as_str()));
-    let missing = STORES.iter().filter(|store| !has_run(store.names));
-    missing.map(|store| store.names[0]).collect()
+    ours().filter(|names| !has_run(names)).map(|names| names[0]).collect()
+}
+
+/// The names of each store of ours.
+fn ours() -> impl Iterator<Item = &'static [&'static str]> {
+    STORES.iter().map(|store| store.names).chain([&[PGBOUNCER][..]])
 }
 
 /// The stores of ours on which a case could not be run: something that the suite needs is broken.
 /// But a server that was named by the environment is lent, and not to be broken for a test.
-fn spared(runs: &[Run]) -> Vec<&str> {
-    let ours = |run: &&Run| STORES.iter().any(|store| store.names.contains(&run.name.as_str()));
+fn spared<'a>(runs: &'a [Run], reports: &[Report]) -> Vec<&'a str> {
+    let ours = |run: &&Run| ours().any(|names| names.contains(&run.name.as_str()));
     let lent = |run: &Run| run.origin.contains("LOCKCORE_TEST_");
     let spared = runs.iter().filter(ours).filter(|run| run.not_applicable > 0 && !lent(run));
+    let spared = spared.filter(|run| !is_all_about_signals(run, reports));
     spared.map(|run| run.name.as_str()).collect()
+}
+
+/// Whether it is through PgBouncer, and nothing was left out but the cases about signals: they
+/// belong to connections, and there is none of one's own.
+fn is_all_about_signals(run: &Run, reports: &[Report]) -> bool {
+    let reports = reports.iter().filter(|report| run.is_of(&report.store));
+    let reasons: Vec<_> = reports.flat_map(|report| &report.not_applicable).collect();
+    run.name == PGBOUNCER
+        && reasons.len() as u64 == run.not_applicable
+        && reasons.iter().all(|reason| *reason == NO_SIGNALS)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::summary::runs;
 
     #[test]
     fn options_are_read() {
@@ -211,15 +208,36 @@ mod tests {
 
     #[test]
     fn a_store_that_was_not_run_is_missed() {
-        assert_eq!(missing(&[]), ["Redis"]);
-        assert_eq!(missing(&runs("Valkey 8.1 (x)\t1\t0\t0\n").unwrap()), [""; 0]);
+        assert_eq!(missing(&[]), ["Redis", "etcd", "Postgres", "PgBouncer"]);
+        let all = "Valkey 8.1 (x)\t1\t0\t0\netcd 3.4 (x)\t1\t0\t0\nPostgres 15 (x)\t1\t0\t0\n";
+        assert_eq!(missing(&runs(all).unwrap()), ["PgBouncer"]);
     }
 
     #[test]
     fn a_case_that_was_not_applicable_to_a_store_of_ours_is_noticed() {
         let own = runs("Redis 8.0 (x)\t1\t0\t1\nmemory 1.0 (y)\t1\t0\t5\n").unwrap();
-        assert_eq!(spared(&own), ["Redis"]);
+        assert_eq!(spared(&own, &[]), ["Redis"]);
         let lent = runs("Redis 8.0 (address from LOCKCORE_TEST_REDIS_URL)\t1\t0\t1\n").unwrap();
-        assert_eq!(spared(&lent), [""; 0]);
+        assert_eq!(spared(&lent, &[]), [""; 0]);
+    }
+
+    #[test]
+    fn behind_pgbouncer_signals_may_be_missing_and_nothing_else() {
+        let about = "PgBouncer 1.18.0 before Postgres 15.20 (x)";
+        let behind = runs(&format!("{about}\t60\t0\t2\n")).unwrap();
+        let report = |store: &str, reasons: &[&str]| Report {
+            store: store.to_owned(),
+            limits: None,
+            not_applicable: reasons.iter().map(|&reason| reason.to_owned()).collect(),
+        };
+        let signals = report(about, &[NO_SIGNALS, NO_SIGNALS]);
+        assert_eq!(spared(&behind, &[signals]), [""; 0]);
+        assert_eq!(spared(&behind, &[]), ["PgBouncer"]);
+        assert_eq!(spared(&behind, &[report(about, &[NO_SIGNALS])]), ["PgBouncer"]);
+        assert_eq!(spared(&behind, &[report(about, &[NO_SIGNALS, "no server"])]), ["PgBouncer"]);
+        // In front of Postgres alone nothing may be missing.
+        let alone = runs("Postgres 15.20 (x)\t60\t0\t2\n").unwrap();
+        let signals = report("Postgres 15.20 (x)", &[NO_SIGNALS, NO_SIGNALS]);
+        assert_eq!(spared(&alone, &[signals]), ["Postgres"]);
     }
 }

@@ -6,14 +6,17 @@ use std::time::{Duration, Instant};
 
 use crate::Result;
 use crate::processes::{cargo, find, output, shown, succeeds};
+use crate::servers::need_protoc;
 use crate::workspace::{self, Package, packages};
 
 /// What only the backend of a store may depend on.
-const DRIVERS: [&str; 10] = [
+const DRIVERS: [&str; 12] = [
+    "deadpool-postgres",
     "etcd-client",
     "fred",
     "mongodb",
     "postgres",
+    "prost",
     "redis",
     "rusqlite",
     "sqlx",
@@ -22,13 +25,23 @@ const DRIVERS: [&str; 10] = [
     "tonic",
 ];
 
-/// What needs a C compiler or a system library.
-const NATIVE: [&str; 6] = ["aws-lc-sys", "cc", "cmake", "openssl-sys", "pkg-config", "ring"];
+/// What needs a C compiler, a system library or protoc.
+const NATIVE: [&str; 8] = [
+    "aws-lc-sys",
+    "cc",
+    "cmake",
+    "openssl-sys",
+    "pkg-config",
+    "prost-build",
+    "ring",
+    "tonic-prost-build",
+];
 
 /// Runs all steps, however many fail; whether none did.
 pub(crate) fn run() -> Result<bool> {
     let start = Instant::now();
     let packages = packages()?;
+    need_protoc(true)?;
     let before = state()?;
     let mut steps = Steps::default();
 
@@ -49,7 +62,11 @@ pub(crate) fn run() -> Result<bool> {
     for (name, args, forbidden) in [
         ("lockcore names no driver", "-p lockcore -e normal --all-features", &DRIVERS[..]),
         ("leaselock names no driver by default", "-p leaselock -e normal", &DRIVERS),
-        ("leaselock builds without C by default", "-p leaselock -e normal,build", &NATIVE),
+        (
+            "leaselock builds without C and protoc by default",
+            "-p leaselock -e normal,build",
+            &NATIVE,
+        ),
     ] {
         steps.run(name, || {
             let tree = words("tree --locked --prefix none --format {p}");
