@@ -28,6 +28,9 @@ const RUN: &str = "LOCKCORE_TEST_RUN";
 const PING_LIMIT: Duration = Duration::from_secs(2);
 const REMOVE_LIMIT: Duration = Duration::from_secs(30);
 
+/// How much of the log an error shows, in bytes.
+const LOG_TAIL: usize = 4096;
+
 /// All talk with the engine happens here. A test's own runtime may end while its server, in a
 /// static or in another thread, still needs the engine, and dropping a server must work without
 /// any runtime.
@@ -149,12 +152,13 @@ impl Container {
         !running.await.unwrap_or(true)
     }
 
-    /// What the server has written, for error messages.
+    /// The end of what the server has written, for error messages.
     pub(super) async fn log(&self) -> String {
         let log = self.on_engine(|container| async move {
             let mut log = container.stdout_to_vec().await?;
             log.extend(container.stderr_to_vec().await?);
-            Ok(String::from_utf8_lossy(&log).into_owned())
+            let tail = &log[log.len().saturating_sub(LOG_TAIL)..];
+            Ok(String::from_utf8_lossy(tail).into_owned())
         });
         log.await.unwrap_or_else(|error| format!("(no log: {error})"))
     }

@@ -11,8 +11,9 @@ use super::container::Container;
 use super::local::LocalServer;
 use crate::{Fault, port};
 
-/// How long a server may take to be up, on a machine that does much else.
-const START_LIMIT: Duration = Duration::from_secs(30);
+/// How long a server may take to be up, on a machine that does much else: Postgres has to make
+/// its data folder first, in a container.
+const START_LIMIT: Duration = Duration::from_secs(60);
 /// How long one question to it may take, and the pause between two.
 pub(super) const ASK_LIMIT: Duration = Duration::from_secs(2);
 const ASK_AGAIN: Duration = Duration::from_millis(10);

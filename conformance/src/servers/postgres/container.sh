@@ -24,6 +24,8 @@ if [ ! -e data/PG_VERSION ]; then
     done
     (as_postgres "$bin/initdb" --no-sync --no-locale --encoding=UTF8 --auth=scram-sha-256 \
         --username=lockcore --pwfile=password -D data)
+    # Clients come from outside of the container.
+    echo 'host all all all scram-sha-256' >> data/pg_hba.conf
 fi
 # It was killed, or this is its first start.
 rm -f data/postmaster.pid
