@@ -27,6 +27,7 @@
 //! Postgres and PgBouncer refuse to run as root. Where the tests do, these run as the user
 //! `postgres`, or `nobody` where there is no such user.
 
+mod address;
 #[cfg(feature = "containers")]
 mod container;
 mod etcd;
