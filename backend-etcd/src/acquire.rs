@@ -1,0 +1,167 @@
+//! Acquire: a lease of etcd's, and one transaction that puts the key on it.
+
+use etcd_client::{Compare, CompareOp, PutOptions, Txn, TxnOp};
+use lockcore::{Acquire, BackendError, Claim, Contention, Lease};
+
+use crate::backend::{EtcdBackend, seconds, ttl};
+use crate::book::{self, Page};
+use crate::error;
+use crate::keys;
+use crate::record::{Held, Record};
+
+/// How often the base may have moved during one call. Each time another's acquire or raise
+/// worked, so a store that is alive lets everyone through long before.
+pub(crate) const ROUNDS: usize = 100;
+
+/// What came of an attempt.
+enum Attempt {
+    Taken(Lease),
+    Mine(Held),
+    Others,
+    /// What was known is out of date.
+    Moved,
+}
+
+/// The etcd lease that an acquire puts its key on.
+struct Ground {
+    id: i64,
+    seconds: u32,
+    /// A revision below the one that the key will be created in.
+    revision: u64,
+    cluster: Option<u64>,
+}
+
+impl EtcdBackend {
+    pub(crate) async fn take(&self, claim: &Claim) -> Result<Acquire, BackendError> {
+        let ground = self.ground(claim).await?;
+        let id = ground.id;
+        let answer = self.take_on(claim, ground).await;
+        // Whatever is definite and no lease leaves nothing behind. After an unknown outcome the
+        // same holder asks again, and needs it.
+        match answer {
+            Ok(Acquire::Acquired(_)) | Err(BackendError::Ambiguous(_)) => {}
+            _ => self.route.revoke_behind(id),
+        }
+        answer
+    }
+
+    /// A lease of etcd's with all of its ttl before it.
+    async fn ground(&self, claim: &Claim) -> Result<Ground, BackendError> {
+        let seconds = seconds(claim.ttl);
+        let id = keys::lease_id(claim.holder, seconds);
+        match self.route.grant(id, seconds).await {
+            Ok(grant) => Ok(Ground {
+                id,
+                seconds: grant.seconds,
+                revision: grant.revision,
+                cluster: Some(grant.cluster),
+            }),
+            // This holder asks again.
+            Err(trouble) if trouble.lease_exists() => match self.route.keep_alive(id).await {
+                Ok(true) => Ok(Ground { id, seconds, revision: 0, cluster: None }),
+                Ok(false) => Err(ended()),
+                Err(trouble) => Err(trouble.of_command()),
+            },
+            Err(trouble) => Err(trouble.of_command()),
+        }
+    }
+
+    async fn take_on(&self, claim: &Claim, ground: Ground) -> Result<Acquire, BackendError> {
+        let shard = keys::shard(&claim.key);
+        for _ in 0..ROUNDS {
+            let Some(page) = self.book.page(shard) else {
+                self.look_up().await?;
+                continue;
+            };
+            if ground.cluster.is_some_and(|cluster| cluster != page.life.cluster) {
+                self.book.found(&self.route, &self.names, Some(&page.life)).await?;
+                continue;
+            }
+            self.book.ask_age(&self.route, &page.life).await;
+            match self.attempt(claim, &ground, &page).await? {
+                Attempt::Taken(lease) => return Ok(Acquire::Acquired(lease)),
+                Attempt::Others => return Ok(Acquire::Contended(Contention::default())),
+                Attempt::Moved => {}
+                // On this very lease, which was kept alive before we looked.
+                Attempt::Mine(held) if held.lease == ground.id => {
+                    let lease = Lease::new(held.token, ttl(held.record.seconds));
+                    return Ok(Acquire::Acquired(lease.with_memory(self.book.memory(&page.life))));
+                }
+                Attempt::Mine(_) => {
+                    let held = self.keep(claim).await?.ok_or_else(ended)?;
+                    let lease = Lease::new(held.token, ttl(held.record.seconds));
+                    return Ok(Acquire::Acquired(lease));
+                }
+            }
+        }
+        Err(error::unavailable("others were faster, again and again"))
+    }
+
+    /// Reads the memory record, and writes one where there is none.
+    pub(crate) async fn look_up(&self) -> Result<(), BackendError> {
+        let found = self.route.get(self.names.memory(), None).await;
+        let found = found.map_err(|trouble| trouble.of_question())?;
+        match found.kvs().first() {
+            Some(found) => self.book.learn_life(&self.names, Some(found)),
+            None => self.book.found(&self.route, &self.names, None).await,
+        }
+    }
+
+    async fn attempt(
+        &self,
+        claim: &Claim,
+        ground: &Ground,
+        page: &Page,
+    ) -> Result<Attempt, BackendError> {
+        let name = self.names.lease(&claim.key);
+        // Before the transaction, which proves that the store is still in this life.
+        let memory = self.book.memory(&page.life);
+        let record = Record {
+            holder: claim.holder,
+            seconds: ground.seconds,
+            base: page.base(),
+            floor: claim.min_token,
+            label: claim.label.clone(),
+        };
+        let on = PutOptions::new().with_lease(ground.id);
+        let mut puts = vec![TxnOp::put(name.as_str(), record.write(), Some(on))];
+        let raise = page.raise(&self.names, claim.min_token, ground.revision);
+        let raise = raise.map(|(put, base)| {
+            puts.push(put);
+            base
+        });
+        let [life, raised] = page.compares(&self.names);
+        let [get_memory, get_raised] = page.questions(&self.names);
+        let free = Compare::create_revision(name.as_str(), CompareOp::Equal, 0);
+        let txn = Txn::new()
+            .when([free, life, raised])
+            .and_then(puts)
+            .or_else([TxnOp::get(name.as_str(), None), get_memory, get_raised]);
+        let done = match self.route.txn(txn).await {
+            Ok(done) => done,
+            // Revoked meanwhile by a release, or expired: and a key on it went with it.
+            Err(trouble) if trouble.lease_not_found() => return Err(ended()),
+            Err(trouble) => return Err(trouble.of_command()),
+        };
+        if done.succeeded() {
+            if let Some(base) = raise {
+                self.book.note_raise(page.shard, Some(base));
+            }
+            let created = done.header().and_then(|header| u64::try_from(header.revision()).ok());
+            let created = created.ok_or_else(error::unexpected)?;
+            let token = created.saturating_add(record.base).max(record.floor);
+            let lease = Lease::new(token, ttl(ground.seconds)).with_memory(memory);
+            return Ok(Attempt::Taken(lease));
+        }
+        let [held, life, raised] = book::found(&done)?;
+        self.book.learn(&self.names, page, life.as_ref(), raised.as_ref())?;
+        let Some(held) = held else { return Ok(Attempt::Moved) };
+        let held = Held::read(&held).ok_or_else(|| error::foreign(&name))?;
+        Ok(if held.record.holder == claim.holder { Attempt::Mine(held) } else { Attempt::Others })
+    }
+}
+
+/// The holder's lease has ended during its acquire, and its key with it.
+fn ended() -> BackendError {
+    error::unavailable("the lease ended while the key was asked for")
+}
