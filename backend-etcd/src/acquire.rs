@@ -82,15 +82,18 @@ impl EtcdBackend {
                 Attempt::Taken(lease) => return Ok(Acquire::Acquired(lease)),
                 Attempt::Others => return Ok(Acquire::Contended(Contention::default())),
                 Attempt::Moved => {}
-                // On this very lease, which was kept alive before we looked.
-                Attempt::Mine(held) if held.lease == ground.id => {
+                Attempt::Mine(held) => {
+                    // On this very lease it has all of its ttl: it was kept alive before we looked.
+                    let held = if held.lease == ground.id {
+                        held
+                    } else {
+                        self.keep(claim).await?.ok_or_else(ended)?
+                    };
+                    // The look also showed whether the store is still in this life.
+                    let still = self.book.page(shard).is_some_and(|now| now.life == page.life);
+                    let memory = if still { self.book.memory(&page.life) } else { None };
                     let lease = Lease::new(held.token, ttl(held.record.seconds));
-                    return Ok(Acquire::Acquired(lease.with_memory(self.book.memory(&page.life))));
-                }
-                Attempt::Mine(_) => {
-                    let held = self.keep(claim).await?.ok_or_else(ended)?;
-                    let lease = Lease::new(held.token, ttl(held.record.seconds));
-                    return Ok(Acquire::Acquired(lease));
+                    return Ok(Acquire::Acquired(lease.with_memory(memory)));
                 }
             }
         }

@@ -31,7 +31,7 @@ impl EtcdBackend {
         for _ in 0..ROUNDS {
             // In this order: the lease has all of its ttl when the key is seen on it.
             let alive = self.route.keep_alive(lease).await.map_err(Trouble::of_command)?;
-            let held = self.mine(claim, self.proof(&name, lease).await?)?;
+            let held = self.mine(claim, self.proof(&name).await?)?;
             let Some(held) = held else { return Ok(None) };
             if held.lease != lease {
                 // On the lease of another ttl, by an earlier call of this holder.
@@ -41,23 +41,24 @@ impl EtcdBackend {
             if !alive {
                 return Ok(None);
             }
-            if held.record.seconds >= wanted || self.move_over(claim, &name, &held).await? {
-                let seconds = held.record.seconds.max(wanted);
-                let record = Record { seconds, ..held.record };
-                return Ok(Some(Held { record, ..held }));
+            if held.record.seconds >= wanted {
+                return Ok(Some(held));
             }
+            // A lease's ttl cannot be changed. When the key is on the longer one, it is looked at
+            // once more, as after any other change.
+            self.move_over(claim, &name, &held).await?;
+            lease = keys::lease_id(claim.holder, wanted);
         }
         Err(error::unavailable("others were faster, again and again"))
     }
 
-    /// What stands under a name. It is asked by way of the log, as a writer: some versions of
-    /// etcd answer a mere reader with what was so before a pause.
-    async fn proof(&self, name: &str, lease: i64) -> Result<Option<KeyValue>, BackendError> {
-        let get = || TxnOp::get(name, None);
+    /// What stands under a name. It is asked by way of the log, as a writer would: some versions
+    /// of etcd answer a mere reader with what was so before a pause.
+    async fn proof(&self, name: &str) -> Result<Option<KeyValue>, BackendError> {
+        // Nothing is compared, so the second branch is never taken. It is what makes a writer.
         let txn = Txn::new()
-            .when([Compare::lease(name, CompareOp::Equal, lease)])
-            .and_then([get()])
-            .or_else([get(), TxnOp::delete(self.names.never(), None)]);
+            .and_then([TxnOp::get(name, None)])
+            .or_else([TxnOp::delete(self.names.never(), None)]);
         match self.route.txn(txn).await {
             Ok(done) => {
                 let [found] = book::found(&done)?;
@@ -84,33 +85,23 @@ impl EtcdBackend {
         Ok(Some(held).filter(|held| held.record.holder == claim.holder))
     }
 
-    /// Puts the key on a longer lease; `false` if it was changed meanwhile.
-    async fn move_over(
-        &self,
-        claim: &Claim,
-        name: &str,
-        held: &Held,
-    ) -> Result<bool, BackendError> {
+    /// Puts the key on a longer lease, unless it was changed meanwhile.
+    async fn move_over(&self, claim: &Claim, name: &str, held: &Held) -> Result<(), BackendError> {
         let seconds = seconds(claim.ttl);
         let id = keys::lease_id(claim.holder, seconds);
-        match self.route.grant(id, seconds).await {
-            Ok(_) => {}
-            Err(trouble) if trouble.lease_exists() => {
-                if !self.route.keep_alive(id).await.map_err(Trouble::of_command)? {
-                    return Ok(false);
-                }
-            }
+        let seconds = match self.route.grant(id, seconds).await {
+            Ok(grant) => grant.seconds,
+            Err(trouble) if trouble.lease_exists() => seconds,
             Err(trouble) => return Err(trouble.of_command()),
-        }
+        };
         let record = Record { seconds, ..held.record.clone() };
         let on = PutOptions::new().with_lease(id);
         let txn = Txn::new()
             .when([Compare::mod_revision(name, CompareOp::Equal, held.modified)])
             .and_then([TxnOp::put(name, record.write(), Some(on))]);
         match self.route.txn(txn).await {
-            Ok(done) => Ok(done.succeeded()),
-            Err(trouble) if trouble.lease_not_found() => Ok(false),
-            Err(trouble) => Err(trouble.of_command()),
+            Err(trouble) if !trouble.lease_not_found() => Err(trouble.of_command()),
+            _ => Ok(()),
         }
     }
 
