@@ -219,9 +219,7 @@ impl Book {
 
 impl Known {
     fn turn_to(&mut self, life: Option<Life>) {
-        if let (Some(was), Some(is)) = (&self.life, &life)
-            && was.id == is.id
-        {
+        if self.life == life {
             return;
         }
         if self.life.is_some() {
