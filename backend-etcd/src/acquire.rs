@@ -5,7 +5,7 @@ use lockcore::{Acquire, BackendError, Claim, Contention, Lease};
 
 use crate::backend::{EtcdBackend, seconds, ttl};
 use crate::book::{self, Page};
-use crate::error;
+use crate::error::{self, Trouble};
 use crate::keys;
 use crate::record::{Held, Record};
 
@@ -18,6 +18,7 @@ enum Attempt {
     Taken(Lease),
     Mine(Held),
     Others,
+    Foreign,
     /// What was known is out of date.
     Moved,
 }
@@ -33,16 +34,20 @@ struct Ground {
 
 impl EtcdBackend {
     pub(crate) async fn take(&self, claim: &Claim) -> Result<Acquire, BackendError> {
-        let ground = self.ground(claim).await?;
-        let id = ground.id;
-        let answer = self.take_on(claim, ground).await;
-        // Whatever is definite and no lease leaves nothing behind. After an unknown outcome the
-        // same holder asks again, and needs it.
-        match answer {
-            Ok(Acquire::Acquired(_)) | Err(BackendError::Ambiguous(_)) => {}
-            _ => self.route.revoke_behind(id),
+        let name = self.names.lease(&claim.key);
+        // Who waits for the key asks again and again. As long as its release is not signalled a
+        // look costs the store less than a lease.
+        if self.route.is_watched_in_vain(&name) && self.is_others(claim, &name).await? {
+            return Ok(Acquire::Contended(Contention::default()));
         }
-        answer
+        let ground = self.ground(claim).await?;
+        self.take_on(claim, ground).await
+    }
+
+    async fn is_others(&self, claim: &Claim, name: &str) -> Result<bool, BackendError> {
+        let found = self.route.get(name, None).await.map_err(Trouble::of_question)?;
+        let held = found.kvs().first().and_then(Held::read);
+        Ok(held.is_some_and(|held| held.record.holder != claim.holder))
     }
 
     /// A lease of etcd's with all of its ttl before it.
@@ -80,7 +85,16 @@ impl EtcdBackend {
             self.book.ask_age(&self.route, &page.life).await;
             match self.attempt(claim, &ground, &page).await? {
                 Attempt::Taken(lease) => return Ok(Acquire::Acquired(lease)),
-                Attempt::Others => return Ok(Acquire::Contended(Contention::default())),
+                Attempt::Others => {
+                    // Now it is sure that this holder has nothing and is spent. After an error it
+                    // may ask again, and must find its lease.
+                    self.route.revoke_behind(ground.id);
+                    return Ok(Acquire::Contended(Contention::default()));
+                }
+                Attempt::Foreign => {
+                    self.route.revoke_behind(ground.id);
+                    return Err(error::foreign(&self.names.lease(&claim.key)));
+                }
                 Attempt::Moved => {}
                 Attempt::Mine(held) => {
                     // On this very lease it has all of its ttl: it was kept alive before we looked.
@@ -103,7 +117,7 @@ impl EtcdBackend {
     /// Reads the memory record, and writes one where there is none.
     pub(crate) async fn look_up(&self) -> Result<(), BackendError> {
         let found = self.route.get(self.names.memory(), None).await;
-        let found = found.map_err(|trouble| trouble.of_question())?;
+        let found = found.map_err(Trouble::of_question)?;
         match found.kvs().first() {
             Some(found) => self.book.learn_life(&self.names, Some(found)),
             None => self.book.found(&self.route, &self.names, None).await,
@@ -136,10 +150,11 @@ impl EtcdBackend {
         let [life, raised] = page.compares(&self.names);
         let [get_memory, get_raised] = page.questions(&self.names);
         let free = Compare::create_revision(name.as_str(), CompareOp::Equal, 0);
-        let txn = Txn::new()
-            .when([free, life, raised])
-            .and_then(puts)
-            .or_else([TxnOp::get(name.as_str(), None), get_memory, get_raised]);
+        let txn = Txn::new().when([free, life, raised]).and_then(puts).or_else([
+            TxnOp::get(name.as_str(), None),
+            get_memory,
+            get_raised,
+        ]);
         let done = match self.route.txn(txn).await {
             Ok(done) => done,
             // Revoked meanwhile by a release, or expired: and a key on it went with it.
@@ -159,8 +174,11 @@ impl EtcdBackend {
         let [held, life, raised] = book::found(&done)?;
         self.book.learn(&self.names, page, life.as_ref(), raised.as_ref())?;
         let Some(held) = held else { return Ok(Attempt::Moved) };
-        let held = Held::read(&held).ok_or_else(|| error::foreign(&name))?;
-        Ok(if held.record.holder == claim.holder { Attempt::Mine(held) } else { Attempt::Others })
+        Ok(match Held::read(&held) {
+            Some(held) if held.record.holder == claim.holder => Attempt::Mine(held),
+            Some(_) => Attempt::Others,
+            None => Attempt::Foreign,
+        })
     }
 }
 

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use etcd_client::{Compare, CompareOp, KeyValue, PutOptions, Txn, TxnOp};
 use lockcore::{BackendError, HolderId, StoreMemory};
 
-use crate::error;
+use crate::error::{self, Trouble};
 use crate::keys::Names;
 use crate::record::{Life, number};
 use crate::route::Route;
@@ -184,7 +184,7 @@ impl Book {
         let base = old.map_or(0, |old| old.base).max(micros());
         let mut life = Life { cluster: 0, id, base };
         let young = route.grant(life.young_id(), YOUNG).await;
-        life.cluster = young.map_err(|trouble| trouble.of_command())?.cluster;
+        life.cluster = young.map_err(Trouble::of_command)?.cluster;
         let name = names.memory();
         let unchanged = match old {
             Some(old) => Compare::value(name.as_str(), CompareOp::Equal, old.write()),
@@ -194,7 +194,7 @@ impl Book {
             .when([unchanged])
             .and_then([TxnOp::put(name.as_str(), life.write(), None::<PutOptions>)])
             .or_else([TxnOp::get(name.as_str(), None)]);
-        let done = route.txn(txn).await.map_err(|trouble| trouble.of_command())?;
+        let done = route.txn(txn).await.map_err(Trouble::of_command)?;
         if done.succeeded() {
             match old {
                 Some(old) => tracing::warn!(

@@ -203,7 +203,8 @@ impl Trust {
 fn holds(pem: &[u8], what: &str, or: &str) -> Result<(), InvalidInput> {
     let text = String::from_utf8_lossy(pem);
     // A private key is spelled in several ways before these words.
-    let begins = |line: &str| line.starts_with("-----BEGIN ") && line.contains(&format!("{what}--"));
+    let begins =
+        |line: &str| line.starts_with("-----BEGIN ") && line.contains(&format!("{what}--"));
     if text.lines().any(begins) { Ok(()) } else { Err(InvalidInput::new(or)) }
 }
 

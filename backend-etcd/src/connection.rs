@@ -78,6 +78,11 @@ impl Link {
         }
     }
 
+    /// The connection that there is.
+    pub(crate) fn usable(&self) -> Option<Arc<Connected>> {
+        self.inner.state().usable()
+    }
+
     fn current(&self) -> Result<Arc<Connected>, Outcome> {
         let mut state = self.inner.state();
         if let Some(connected) = state.usable() {
@@ -143,8 +148,10 @@ impl Inner {
         match opened {
             Ok((connected, memory)) => {
                 tracing::debug!(server = %connected.server, "connected");
-                // What cannot be read is told by the call that needs it.
-                let _ = self.book.learn_life(&self.names, memory.as_ref());
+                // What is missing or cannot be read is told by the call that needs it.
+                if memory.is_some() {
+                    let _ = self.book.learn_life(&self.names, memory.as_ref());
+                }
                 Ok(connected)
             }
             Err(error) => {
@@ -196,8 +203,6 @@ impl Inner {
             return Err(Unconnected::abandoned());
         };
         let opened = Connected::open(endpoint, &self.terms, &self.names).await;
-        opened.map_err(|error| {
-            Unconnected::refused(&endpoint.to_string(), self.address.tls, error)
-        })
+        opened.map_err(|error| Unconnected::refused(&endpoint.to_string(), self.address.tls, error))
     }
 }

@@ -101,11 +101,7 @@ async fn next(looks: &mut JoinSet<Look>) -> Result<Option<(usize, LeaseInfo)>, B
 }
 
 /// A lease with what is left of it; `None` if that is nothing.
-async fn info(
-    route: &Route,
-    key: LockKey,
-    held: Held,
-) -> Result<Option<LeaseInfo>, BackendError> {
+async fn info(route: &Route, key: LockKey, held: Held) -> Result<Option<LeaseInfo>, BackendError> {
     let told = route.time_to_live(held.lease).await.map_err(Trouble::of_question)?;
     if told.ttl() < 0 {
         return Ok(None);

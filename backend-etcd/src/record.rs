@@ -144,7 +144,8 @@ mod tests {
         let life = Life { cluster: 0xcdf8_181e_3bcf_f2d2, id: 9, base: 7 };
         assert_eq!(Life::read(life.write().as_bytes()), Some(life.clone()));
         let text = life.write();
-        for wrong in [text.to_uppercase(), format!("{text}|"), format!("{text}0|"), text.replace("1|", "2|")]
+        for wrong in
+            [text.to_uppercase(), format!("{text}|"), format!("{text}0|"), text.replace("1|", "2|")]
         {
             assert_eq!(Life::read(wrong.as_bytes()), None, "{wrong}");
         }

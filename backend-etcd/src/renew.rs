@@ -129,12 +129,12 @@ impl EtcdBackend {
             });
             let [life, raised] = page.compares(&self.names);
             let [get_memory, get_raised] = page.questions(&self.names);
-            let unchanged =
-                Compare::mod_revision(name.as_str(), CompareOp::Equal, held.modified);
-            let txn = Txn::new()
-                .when([unchanged, life, raised])
-                .and_then(puts)
-                .or_else([TxnOp::get(name.as_str(), None), get_memory, get_raised]);
+            let unchanged = Compare::mod_revision(name.as_str(), CompareOp::Equal, held.modified);
+            let txn = Txn::new().when([unchanged, life, raised]).and_then(puts).or_else([
+                TxnOp::get(name.as_str(), None),
+                get_memory,
+                get_raised,
+            ]);
             let done = self.route.txn(txn).await.map_err(Trouble::of_command)?;
             if done.succeeded() {
                 if let Some(base) = raise {

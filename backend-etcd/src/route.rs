@@ -181,6 +181,15 @@ impl Route {
         found.await
     }
 
+    /// Whether a signal is armed for the deletion of a name, and nothing came since it was last
+    /// asked for.
+    pub(crate) fn is_watched_in_vain(&self, name: &str) -> bool {
+        match &self.way {
+            Way::Own(link) => link.usable().is_some_and(|connected| connected.wakes.is_quiet(name)),
+            Way::Lent(lent) => lent.wakes.is_quiet(name),
+        }
+    }
+
     /// Arms a signal for the deletion of a name: when this returns, the server has confirmed.
     pub(crate) async fn watch(&self, name: String) -> Result<ReleaseSignal, BackendError> {
         match &self.way {

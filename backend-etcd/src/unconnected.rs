@@ -53,10 +53,9 @@ impl Unconnected {
             Meaning::Unheard => {
                 (true, format!("no connection to {server}: check the address, and {hint}"))
             }
-            Meaning::Unknown => (
-                true,
-                format!("{server} did not answer as etcd does: check the port, and {hint}"),
-            ),
+            Meaning::Unknown => {
+                (true, format!("{server} did not answer as etcd does: check the port, and {hint}"))
+            }
         };
         Self { now, failure: Failure::of(text, error) }
     }

@@ -3,9 +3,9 @@
 //! One stream for all, since servers limit how many streams a connection may have open, and calls
 //! would queue behind watches. Each key is watched once, however many wait for it.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::ops::ControlFlow;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use etcd_client::{Client, Error, WatchFilterType, WatchOptions, WatchResponse, WatchStream};
@@ -33,9 +33,20 @@ pub(crate) struct Wakes {
     tender: Mutex<Option<Tender>>,
 }
 
+/// The names that are watched, and not deleted since a watcher last sat down.
+#[derive(Default)]
+struct Quiet(Mutex<HashSet<String>>);
+
+impl Quiet {
+    fn names(&self) -> MutexGuard<'_, HashSet<String>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// The task that reads the stream; it ends with this handle.
 struct Tender {
     orders: mpsc::UnboundedSender<Order>,
+    quiet: Arc<Quiet>,
     task: AbortHandle,
 }
 
@@ -55,6 +66,10 @@ impl Wakes {
     /// next one: what was released meanwhile was told to nobody.
     pub(crate) fn end(&self) {
         *self.tender() = None;
+    }
+
+    pub(crate) fn is_quiet(&self, name: &str) -> bool {
+        self.tender().as_ref().is_some_and(|tender| tender.quiet.names().contains(name))
     }
 
     /// Arms a signal for the deletion of a name: when this returns, the server has confirmed.
@@ -86,8 +101,9 @@ impl Wakes {
         // The receiver is right here.
         let _ = orders.send(order);
         let desk = Desk::new(orders.downgrade(), inbox);
+        let quiet = Arc::clone(&desk.quiet);
         let task = tokio::spawn(desk.run(client.clone(), heard)).abort_handle();
-        let old = tender.replace(Tender { orders, task });
+        let old = tender.replace(Tender { orders, quiet, task });
         drop(tender);
         drop(old);
     }
@@ -130,6 +146,7 @@ struct Desk {
     inbox: mpsc::UnboundedReceiver<Order>,
     topics: HashMap<String, Topic>,
     names: HashMap<i64, String>,
+    quiet: Arc<Quiet>,
     /// Watches that the server has not confirmed. It does so in this order.
     asked: VecDeque<i64>,
     last_id: i64,
@@ -145,6 +162,7 @@ impl Desk {
             inbox,
             topics: HashMap::new(),
             names: HashMap::new(),
+            quiet: Arc::default(),
             asked: VecDeque::new(),
             last_id: 0,
         }
@@ -213,7 +231,10 @@ impl Desk {
             }
         };
         match self.topics.get_mut(&name) {
-            Some(topic) if topic.armed => topic.seat(name, reply, &self.orders),
+            Some(topic) if topic.armed => {
+                self.quiet.names().insert(name.clone());
+                topic.seat(name, reply, &self.orders);
+            }
             Some(topic) => topic.arming.push(reply),
             None => {
                 let options = self.open_topic(&name, reply);
@@ -241,9 +262,10 @@ impl Desk {
                 self.deny(id, message.cancel_reason());
                 return ControlFlow::Break(());
             }
-            let orders = self.orders.clone();
+            let (orders, quiet) = (self.orders.clone(), Arc::clone(&self.quiet));
             if let Some((name, topic)) = self.topic(id) {
                 topic.armed = true;
+                quiet.names().insert(name.clone());
                 topic.empty_since = Some(Instant::now());
                 for reply in std::mem::take(&mut topic.arming) {
                     topic.seat(name.clone(), reply, &orders);
@@ -256,9 +278,10 @@ impl Desk {
             // Not by us, or no longer of interest: who watches looks again.
             self.remove(id);
         } else if !message.events().is_empty()
-            && let Some((_, topic)) = self.topic(id)
+            && let Some((name, topic)) = self.topic(id)
         {
             topic.released.send_replace(());
+            self.quiet.names().remove(&name);
         }
         ControlFlow::Continue(())
     }
@@ -270,6 +293,7 @@ impl Desk {
 
     fn remove(&mut self, id: i64) -> Option<Topic> {
         let name = self.names.remove(&id)?;
+        self.quiet.names().remove(&name);
         self.topics.remove(&name)
     }
 
@@ -325,8 +349,7 @@ impl Topic {
         reply: oneshot::Sender<Answer>,
         orders: &mpsc::WeakUnboundedSender<Order>,
     ) {
-        let seat =
-            Seat { name, released: self.released.subscribe(), orders: orders.clone() };
+        let seat = Seat { name, released: self.released.subscribe(), orders: orders.clone() };
         // Counted in any case: a seat that nobody took is given up like any other.
         self.seats += 1;
         self.empty_since = None;

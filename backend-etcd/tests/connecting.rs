@@ -167,8 +167,7 @@ async fn dead_servers_cost_no_call() {
 async fn a_server_that_goes_away_costs_no_acquire() {
     limited(async {
         let server = server().await;
-        let (one, two) =
-            (Proxy::start(server.addr()).await, Proxy::start(server.addr()).await);
+        let (one, two) = (Proxy::start(server.addr()).await, Proxy::start(server.addr()).await);
         let (one, two) = (one.expect("a port"), two.expect("a port"));
         let backend = EtcdBackend::connect(url(&[&one, &two])).await.expect("a server");
         for n in 0..10 {
@@ -188,8 +187,7 @@ async fn a_server_that_goes_away_costs_no_acquire() {
 async fn a_server_that_falls_silent_is_left_for_another() {
     limited(async {
         let server = server().await;
-        let (one, two) =
-            (Proxy::start(server.addr()).await, Proxy::start(server.addr()).await);
+        let (one, two) = (Proxy::start(server.addr()).await, Proxy::start(server.addr()).await);
         let (one, two) = (one.expect("a port"), two.expect("a port"));
         let backend = EtcdBackend::connect(url(&[&one, &two])).await.expect("a server");
         for n in 0..6 {

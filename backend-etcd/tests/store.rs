@@ -36,8 +36,15 @@ async fn round_trips() {
         assert_eq!(since().await, 3, "acquire by the same holder");
         assert!(matches!(backend.acquire(&claim("k")).await, Ok(Acquire::Contended(_))));
         assert_eq!(since().await, 2, "acquire of a held key");
+        let signal = backend.watch(&mine).await.expect("armed");
+        assert_eq!(since().await, 1, "watch");
+        assert!(matches!(backend.acquire(&claim("k")).await, Ok(Acquire::Contended(_))));
+        assert_eq!(since().await, 1, "acquire of a held key that is watched");
         backend.release(&mine).await.expect("held");
         assert_eq!(since().await, 1, "release");
+        signal.await;
+        acquired(&backend, &claim("k")).await;
+        assert_eq!(since().await, 2, "acquire of a key whose release was signalled");
         // Two were released or refused, and both revoked.
         eventually(async || server.begun(&["LeaseRevoke"]).await == 2).await;
     })
@@ -121,10 +128,8 @@ async fn a_base_that_moves_all_the_time_lets_everyone_in() {
                     };
                     assert_eq!(raised.token, floor.max(lease.token));
                     // While it is held, nobody else gets another.
-                    let last = std::mem::replace(
-                        &mut *last.lock().expect("no panic"),
-                        raised.token,
-                    );
+                    let last =
+                        std::mem::replace(&mut *last.lock().expect("no panic"), raised.token);
                     assert!(lease.token > last, "{lease:?} after {last}");
                     let answer = backend.release(&mine).await.expect("a server");
                     assert_eq!(answer, Release::Released);

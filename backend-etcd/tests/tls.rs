@@ -102,15 +102,15 @@ async fn a_certificate_of_the_clients_is_shown() {
         let (certificate, key, ca) = certificates();
         // A server that takes clients of its own authority only; its own certificate is one.
         let (own, own_key) = (certificate.clone(), key.clone());
-        let options = EtcdOptions::new().tls(certificate, key).args([
-            "--client-cert-auth=true",
-            "--trusted-ca-file=tls-cert.pem",
-        ]);
+        let options = EtcdOptions::new()
+            .tls(certificate, key)
+            .args(["--client-cert-auth=true", "--trusted-ca-file=tls-cert.pem"]);
         // Trusting the leaf as a root is enough for the server to ask for a certificate and to
         // know this one.
         let server = common::start(options).await;
         let url = format!("etcds://localhost:{}", server.tls_port());
-        let builder = || EtcdBackend::builder(&url).root_certificates(&*ca).connect_timeout(PATIENT);
+        let builder =
+            || EtcdBackend::builder(&url).root_certificates(&*ca).connect_timeout(PATIENT);
         let backend = builder().client_certificate(&*own, &*own_key).connect().await;
         acquired(&backend.expect("known"), &claim("k")).await;
         let error = builder().connect().await.expect_err("no certificate shown");
