@@ -121,6 +121,17 @@ pub(crate) fn meaning(error: &Error) -> Meaning {
     }
 }
 
+/// Whether the request was surely not carried out, and may be on another connection: to another
+/// server, or by a new login. The driver logs in anew by itself where it can.
+pub(crate) fn may_go_elsewhere(error: &Error) -> bool {
+    let stale = |status: &Status| {
+        status.source().is_none()
+            && (status.message().contains("invalid auth token")
+                || status.message().contains("revision of auth store is old"))
+    };
+    meaning(error) == Meaning::Unheard || matches!(error, Error::GRpcStatus(s) if stale(s))
+}
+
 /// What a status says that nothing on our side caused.
 fn answer(status: &Status) -> Meaning {
     let said = |text: &str| status.message().contains(text);
@@ -252,4 +263,94 @@ pub(crate) fn unexpected() -> BackendError {
         "the server's answer cannot be understood: is it etcd, without a proxy that rewrites \
          answers?",
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(code: Code, text: &str) -> Trouble {
+        Trouble::Etcd(Error::GRpcStatus(Status::new(code, text)))
+    }
+
+    #[test]
+    fn a_doubt_is_ambiguous_for_a_command_and_unavailable_for_a_question() {
+        for (code, text) in [
+            (Code::Unavailable, "etcdserver: request timed out"),
+            (Code::Unavailable, "etcdserver: leader changed"),
+            (Code::Unavailable, "etcdserver: server stopped"),
+            (Code::Unavailable, "something new"),
+            (Code::FailedPrecondition, "etcdserver: not leader"),
+            (Code::FailedPrecondition, "something new"),
+            (Code::ResourceExhausted, "something new"),
+            (Code::Unknown, "something new"),
+            (Code::Internal, "something new"),
+            (Code::Cancelled, "something new"),
+            (Code::DeadlineExceeded, "something new"),
+            (Code::Aborted, "something new"),
+        ] {
+            let error = of(code, text).of_command();
+            assert!(matches!(error, BackendError::Ambiguous(_)), "{error:?}");
+            let error = of(code, text).of_question();
+            assert!(matches!(error, BackendError::Unavailable(_)), "{error:?}");
+        }
+    }
+
+    #[test]
+    fn refusals_of_the_moment_are_unavailable_and_others_rejected() {
+        for (code, text) in [
+            (Code::Unavailable, "etcdserver: no leader"),
+            (Code::Unavailable, "etcdserver: rpc not supported for learner"),
+            (Code::ResourceExhausted, "etcdserver: mvcc: database space exceeded"),
+            (Code::ResourceExhausted, "etcdserver: too many requests"),
+            (Code::InvalidArgument, "etcdserver: revision of auth store is old"),
+            (Code::NotFound, "etcdserver: requested lease not found"),
+        ] {
+            let error = of(code, text).of_command();
+            assert!(matches!(error, BackendError::Unavailable(_)), "{error:?}");
+        }
+        for (code, text) in [
+            (Code::PermissionDenied, "etcdserver: permission denied"),
+            (Code::Unauthenticated, "etcdserver: invalid auth token"),
+            (
+                Code::InvalidArgument,
+                "etcdserver: authentication failed, invalid user ID or password",
+            ),
+            (Code::InvalidArgument, "etcdserver: user name is empty"),
+            (Code::FailedPrecondition, "etcdserver: authentication is not enabled"),
+            (Code::Unimplemented, "unknown service etcdserverpb.Lease"),
+            (Code::OutOfRange, "etcdserver: too large lease TTL"),
+        ] {
+            let error = of(code, text).of_command();
+            assert!(matches!(error, BackendError::Rejected(_)), "{error:?}");
+        }
+    }
+
+    #[test]
+    fn a_stale_login_is_worth_another_connection_and_a_wrong_one_is_not() {
+        for (text, worth) in [
+            ("etcdserver: invalid auth token", true),
+            ("etcdserver: revision of auth store is old", true),
+            ("etcdserver: no leader", true),
+            ("etcdserver: authentication failed, invalid user ID or password", false),
+            ("etcdserver: permission denied", false),
+            ("etcdserver: request timed out", false),
+        ] {
+            let error = Error::GRpcStatus(Status::new(Code::Unavailable, text));
+            assert_eq!(may_go_elsewhere(&error), worth, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_the_driver_makes_up_is_no_answer() {
+        let mut status = Status::unavailable("tcp connect error");
+        status.set_source(Arc::new(ConnectError(Box::new(std::io::Error::other("refused")))));
+        let error = Error::GRpcStatus(status);
+        assert!(!is_answer(&error));
+        assert_eq!(meaning(&error), Meaning::Unheard);
+        assert_eq!(words(&error), "tcp connect error: refused");
+        let mut status = Status::unavailable("etcdserver: no leader");
+        status.set_source(Arc::new(std::io::Error::other("reset")));
+        assert_eq!(meaning(&Error::GRpcStatus(status)), Meaning::Unknown);
+    }
 }

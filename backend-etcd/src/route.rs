@@ -70,8 +70,8 @@ impl Route {
         }
     }
 
-    /// Makes one request. Where it is sure that no server took it up, a server that answers is
-    /// looked for and gets it, once.
+    /// Makes one request. Where it is sure that no server took it up, a connection to one that
+    /// answers is looked for and gets it, once.
     async fn call<T, F>(&self, request: impl Fn(&Client) -> F) -> Result<T, Trouble>
     where
         F: Future<Output = Result<T, Error>>,
@@ -82,7 +82,8 @@ impl Route {
         };
         let connected = link.connected().await.map_err(Trouble::Unconnected)?;
         match attend(&connected, request(&connected.client)).await {
-            Err(error) if error::meaning(&error) == Meaning::Unheard => {
+            Err(error) if error::may_go_elsewhere(&error) => {
+                connected.retire();
                 let connected = link.connected().await.map_err(Trouble::Unconnected)?;
                 attend(&connected, request(&connected.client)).await
             }
