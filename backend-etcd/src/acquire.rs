@@ -4,10 +4,10 @@ use etcd_client::{Compare, CompareOp, PutOptions, Txn, TxnOp};
 use lockcore::{Acquire, BackendError, Claim, Contention, Lease};
 
 use crate::backend::{EtcdBackend, seconds, ttl};
-use crate::book::{self, Page};
+use crate::book::{self, Page, Reached};
 use crate::error::{self, Trouble};
 use crate::keys;
-use crate::record::{Held, Record};
+use crate::record::{Held, Life, Record};
 
 /// How often the base may have moved during one call. Each time another's acquire or raise
 /// worked, so a store that is alive lets everyone through long before.
@@ -29,7 +29,18 @@ struct Ground {
     seconds: u32,
     /// A revision below the one that the key will be created in.
     revision: u64,
-    cluster: Option<u64>,
+    /// Whose it is, with what had been reached there before; not known where the lease stood.
+    state: Option<(u64, Reached)>,
+}
+
+impl Ground {
+    /// Whether the store that granted the lease is not the one that wrote this memory, or has
+    /// gone back since: a backup was restored.
+    fn is_restored(&self, life: &Life) -> bool {
+        self.state.as_ref().is_some_and(|(cluster, reached)| {
+            *cluster != life.cluster || reached.is_undone(life, self.revision)
+        })
+    }
 }
 
 impl EtcdBackend {
@@ -54,16 +65,17 @@ impl EtcdBackend {
     async fn ground(&self, claim: &Claim) -> Result<Ground, BackendError> {
         let seconds = seconds(claim.ttl);
         let id = keys::lease_id(claim.holder, seconds);
+        let reached = self.book.reached();
         match self.route.grant(id, seconds).await {
             Ok(grant) => Ok(Ground {
                 id,
                 seconds: grant.seconds,
                 revision: grant.revision,
-                cluster: Some(grant.cluster),
+                state: Some((grant.cluster, reached)),
             }),
             // This holder asks again.
             Err(trouble) if trouble.lease_exists() => match self.route.keep_alive(id).await {
-                Ok(true) => Ok(Ground { id, seconds, revision: 0, cluster: None }),
+                Ok(true) => Ok(Ground { id, seconds, revision: 0, state: None }),
                 Ok(false) => Err(ended()),
                 Err(trouble) => Err(trouble.of_command()),
             },
@@ -78,7 +90,7 @@ impl EtcdBackend {
                 self.look_up().await?;
                 continue;
             };
-            if ground.cluster.is_some_and(|cluster| cluster != page.life.cluster) {
+            if ground.is_restored(&page.life) {
                 self.book.found(&self.route, &self.names, Some(&page.life)).await?;
                 continue;
             }
@@ -167,6 +179,7 @@ impl EtcdBackend {
             }
             let created = done.header().and_then(|header| u64::try_from(header.revision()).ok());
             let created = created.ok_or_else(error::unexpected)?;
+            self.book.note_revision(&page.life, created);
             let token = created.saturating_add(record.base).max(record.floor);
             let lease = Lease::new(token, ttl(ground.seconds)).with_memory(memory);
             return Ok(Attempt::Taken(lease));

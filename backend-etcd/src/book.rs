@@ -30,6 +30,8 @@ struct Known {
     age: Option<Age>,
     /// Shards whose base was raised above the life's.
     raised: HashMap<u16, u64>,
+    /// Revisions that were reached, by life: a restored backup may bring an earlier one back.
+    reached: HashMap<u128, u64>,
 }
 
 /// How old a memory was at least, at some moment of ours.
@@ -47,6 +49,18 @@ impl Age {
         // Our clock may run faster than the store's, by less than one in a hundred.
         let age = self.then? + since.saturating_sub(since / 100);
         Some(StoreMemory::new(self.id, age))
+    }
+}
+
+/// The revisions that had been reached when a call began.
+#[derive(Clone, Debug)]
+pub(crate) struct Reached(HashMap<u128, u64>);
+
+impl Reached {
+    /// Whether a store that answers with this revision has gone back since in the same life, as a
+    /// backup does that was restored with the identity of its cluster.
+    pub(crate) fn is_undone(&self, life: &Life, revision: u64) -> bool {
+        self.0.get(&life.id).is_some_and(|&reached| revision < reached)
     }
 }
 
@@ -99,6 +113,18 @@ impl Book {
         let known = self.known();
         let life = known.life.clone()?;
         Some(Page { life, shard, raised: known.raised.get(&shard).copied() })
+    }
+
+    /// What has been reached by now.
+    pub(crate) fn reached(&self) -> Reached {
+        Reached(self.known().reached.clone())
+    }
+
+    /// A transaction of this life has had this revision.
+    pub(crate) fn note_revision(&self, life: &Life, revision: u64) {
+        let mut known = self.known();
+        let reached = known.reached.entry(life.id).or_default();
+        *reached = revision.max(*reached);
     }
 
     /// How long the store has forgotten nothing, if it is still in that life: to be asked before
@@ -200,9 +226,8 @@ impl Book {
                 Some(old) => tracing::warn!(
                     was = %format_args!("{:016x}", old.cluster),
                     is = %format_args!("{:016x}", life.cluster),
-                    "this etcd cluster holds the data of another, as after a restored backup: \
-                     leases granted since that backup are forgotten, and tokens go on from this \
-                     machine's clock"
+                    "this etcd cluster holds a restored backup: leases granted since that backup are \
+                     forgotten, and tokens go on from this machine's clock"
                 ),
                 None => tracing::info!(base, "the first use of this store, or since it was wiped"),
             }
@@ -222,8 +247,8 @@ impl Known {
         if self.life == life {
             return;
         }
+        self.raised.clear();
         if self.life.is_some() {
-            self.raised.clear();
             tracing::warn!(
                 "the store has forgotten its data, or others' have taken their place: locks that \
                  were held may be held twice until their holders renew them"
@@ -277,6 +302,22 @@ mod tests {
         // A raise from before a new life does not count below that life's base.
         let page = Page { life: Life { base: 5000, ..life(2) }, ..page };
         assert_eq!(page.base(), 5000);
+    }
+
+    #[test]
+    fn a_store_that_went_back_within_a_life_is_noticed() {
+        let book = Book::default();
+        assert!(!book.reached().is_undone(&life(1), 0));
+        book.note_revision(&life(1), 70);
+        book.note_revision(&life(1), 60);
+        let before = book.reached();
+        assert!(before.is_undone(&life(1), 69));
+        assert!(!before.is_undone(&life(1), 70));
+        // Another life begins where it will.
+        assert!(!before.is_undone(&life(2), 3));
+        book.note_revision(&life(2), 3);
+        assert!(book.reached().is_undone(&life(1), 69));
+        assert!(!book.reached().is_undone(&life(2), 3));
     }
 
     #[test]
