@@ -1,1 +1,25 @@
-//! See the README.
+#![doc = include_str!("../README.md")]
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
+mod acquire;
+mod address;
+mod backend;
+mod book;
+mod builder;
+mod connected;
+mod connection;
+mod error;
+mod keys;
+mod list;
+mod record;
+mod release;
+mod renew;
+mod route;
+mod unconnected;
+mod vigil;
+mod wake;
+
+pub use etcd_client;
+
+pub use crate::backend::EtcdBackend;
+pub use crate::builder::EtcdBackendBuilder;

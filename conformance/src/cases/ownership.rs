@@ -175,7 +175,9 @@ async fn keys_do_not_meet(cx: &Cx) -> Outcome {
     ];
     let mut held = Vec::new();
     for suffix in suffixes {
-        let claim = cx.claim_on(&cx.key_with(suffix));
+        let mut claim = cx.claim_on(&cx.key_with(suffix));
+        // None of them must end before all are looked at.
+        claim.ttl = cx.ttl * 30;
         let lease = cx.acquire(&cx.a, &claim).await?;
         held.push((claim, lease));
     }

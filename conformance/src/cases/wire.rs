@@ -47,7 +47,23 @@ impl Wire {
         cx.acquire(&wire.client, &claim).await?;
         cx.renew(&wire.client, &claim).await?;
         cx.release(&wire.client, &claim).await?;
+        wire.until_quiet().await?;
         Ok(wire)
+    }
+
+    /// Waits until nothing has gone over the wire for a while: some stores tidy up after a call
+    /// was answered, and a fault must meet the next call and not that.
+    async fn until_quiet(&self) -> Outcome {
+        let end = Instant::now() + Duration::from_secs(10);
+        let all = || self.delivered(Direction::ToServer) + self.delivered(Direction::ToClient);
+        loop {
+            let before = all();
+            tokio::time::sleep(Duration::from_millis(30)).await;
+            if all() == before {
+                return Ok(());
+            }
+            ensure!(Instant::now() < end, "a client that does nothing is never quiet");
+        }
     }
 
     pub(super) fn each(&self, fault: impl Fn(&Proxy)) {

@@ -1,0 +1,339 @@
+//! What this process knows of the store beyond single leases: which life of its data it is in,
+//! how long that has lasted, and what tokens are counted from.
+//!
+//! All of it may be out of date, and costs no more than another round then: every transaction
+//! that relies on it compares it.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use etcd_client::{Compare, CompareOp, KeyValue, PutOptions, Txn, TxnOp};
+use lockcore::{BackendError, HolderId, StoreMemory};
+
+use crate::error::{self, Trouble};
+use crate::keys::Names;
+use crate::record::{Life, number};
+use crate::route::Route;
+
+/// As long as the longest ttl, and an hour: past it a memory is older than any lease.
+const YOUNG: u32 = 25 * 60 * 60;
+
+#[derive(Debug, Default)]
+pub(crate) struct Book {
+    known: Mutex<Known>,
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    life: Option<Life>,
+    age: Option<Age>,
+    /// Shards whose base was raised above the life's.
+    raised: HashMap<u16, u64>,
+    /// Revisions that were reached, by life: a restored backup may bring an earlier one back.
+    reached: HashMap<u128, u64>,
+}
+
+/// How old a memory was at least, at some moment of ours.
+#[derive(Clone, Copy, Debug)]
+struct Age {
+    id: u128,
+    /// `None`: the store would not tell.
+    then: Option<Duration>,
+    at: Instant,
+}
+
+impl Age {
+    fn memory(&self) -> Option<StoreMemory> {
+        let since = self.at.elapsed();
+        // Our clock may run faster than the store's, by less than one in a hundred.
+        let age = self.then? + since.saturating_sub(since / 100);
+        Some(StoreMemory::new(self.id, age))
+    }
+}
+
+/// The revisions that had been reached when a call began.
+#[derive(Clone, Debug)]
+pub(crate) struct Reached(HashMap<u128, u64>);
+
+impl Reached {
+    /// Whether a store that answers with this revision has gone back since in the same life, as a
+    /// backup does that was restored with the identity of its cluster.
+    pub(crate) fn is_undone(&self, life: &Life, revision: u64) -> bool {
+        self.0.get(&life.id).is_some_and(|&reached| revision < reached)
+    }
+}
+
+/// What is known that concerns one shard.
+#[derive(Clone, Debug)]
+pub(crate) struct Page {
+    pub(crate) life: Life,
+    pub(crate) shard: u16,
+    raised: Option<u64>,
+}
+
+impl Page {
+    /// What tokens are counted from.
+    pub(crate) fn base(&self) -> u64 {
+        self.raised.unwrap_or(0).max(self.life.base)
+    }
+
+    /// Holds exactly while the page is up to date.
+    pub(crate) fn compares(&self, names: &Names) -> [Compare; 2] {
+        let raised = names.raised(self.shard);
+        [
+            Compare::value(names.memory(), CompareOp::Equal, self.life.write()),
+            match self.raised {
+                Some(base) => Compare::value(raised, CompareOp::Equal, base.to_string()),
+                None => Compare::create_revision(raised, CompareOp::Equal, 0),
+            },
+        ]
+    }
+
+    /// What to ask for where it is not.
+    pub(crate) fn questions(&self, names: &Names) -> [TxnOp; 2] {
+        [TxnOp::get(names.memory(), None), TxnOp::get(names.raised(self.shard), None)]
+    }
+
+    /// Raises the base, so that what is created after `revision` has a token above `floor`.
+    pub(crate) fn raise(&self, names: &Names, floor: u64, revision: u64) -> Option<(TxnOp, u64)> {
+        let base = floor.saturating_sub(revision);
+        let put = TxnOp::put(names.raised(self.shard), base.to_string(), None);
+        (base > self.base()).then_some((put, base))
+    }
+}
+
+impl Book {
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What is known for a shard; `None` before anything is.
+    pub(crate) fn page(&self, shard: u16) -> Option<Page> {
+        let known = self.known();
+        let life = known.life.clone()?;
+        Some(Page { life, shard, raised: known.raised.get(&shard).copied() })
+    }
+
+    /// What has been reached by now.
+    pub(crate) fn reached(&self) -> Reached {
+        Reached(self.known().reached.clone())
+    }
+
+    /// A transaction of this life has had this revision.
+    pub(crate) fn note_revision(&self, life: &Life, revision: u64) {
+        let mut known = self.known();
+        let reached = known.reached.entry(life.id).or_default();
+        *reached = revision.max(*reached);
+    }
+
+    /// How long the store has forgotten nothing, if it is still in that life: to be asked before
+    /// the transaction that compares the life, and to be used after.
+    pub(crate) fn memory(&self, life: &Life) -> Option<StoreMemory> {
+        self.known().age.filter(|age| age.id == life.id)?.memory()
+    }
+
+    /// Takes over the memory record as it was found.
+    pub(crate) fn learn_life(
+        &self,
+        names: &Names,
+        found: Option<&KeyValue>,
+    ) -> Result<(), BackendError> {
+        let life = match found {
+            Some(found) => {
+                let life = Life::read(found.value());
+                Some(life.ok_or_else(|| error::foreign(&names.memory()))?)
+            }
+            None => None,
+        };
+        self.known().turn_to(life);
+        Ok(())
+    }
+
+    /// Takes over what the questions of a page found.
+    pub(crate) fn learn(
+        &self,
+        names: &Names,
+        page: &Page,
+        memory: Option<&KeyValue>,
+        raised: Option<&KeyValue>,
+    ) -> Result<(), BackendError> {
+        self.learn_life(names, memory)?;
+        let base = match raised {
+            Some(found) => {
+                let base = std::str::from_utf8(found.value()).ok().and_then(number);
+                Some(base.ok_or_else(|| error::foreign(&names.raised(page.shard)))?)
+            }
+            None => None,
+        };
+        self.note_raise(page.shard, base);
+        Ok(())
+    }
+
+    pub(crate) fn note_raise(&self, shard: u16, base: Option<u64>) {
+        let mut known = self.known();
+        match base {
+            Some(base) => known.raised.insert(shard, base),
+            None => known.raised.remove(&shard),
+        };
+    }
+
+    /// Asks how old the memory is, once for each.
+    pub(crate) async fn ask_age(&self, route: &Route, life: &Life) {
+        if self.known().age.is_some_and(|age| age.id == life.id) {
+            return;
+        }
+        let then = match route.time_to_live(life.young_id()).await {
+            Ok(young) if young.ttl() < 0 => Some(Duration::from_secs(YOUNG.into())),
+            // What is left is cut to seconds.
+            Ok(young) => {
+                let age = young.granted_ttl().saturating_sub(young.ttl()).saturating_sub(1);
+                Some(Duration::from_secs(age.try_into().unwrap_or(0)))
+            }
+            Err(trouble) => {
+                tracing::debug!(?trouble, "the store does not tell how old its memory is");
+                None
+            }
+        };
+        self.known().age = Some(Age { id: life.id, then, at: Instant::now() });
+    }
+
+    /// Writes a memory record where there is none, or in place of one that a restored backup
+    /// brought back. Who else does so meanwhile may win.
+    pub(crate) async fn found(
+        &self,
+        route: &Route,
+        names: &Names,
+        old: Option<&Life>,
+    ) -> Result<(), BackendError> {
+        let id = HolderId::random().as_u128();
+        let base = old.map_or(0, |old| old.base).max(micros());
+        let mut life = Life { cluster: 0, id, base };
+        let young = route.grant(life.young_id(), YOUNG).await;
+        life.cluster = young.map_err(Trouble::of_command)?.cluster;
+        let name = names.memory();
+        let unchanged = match old {
+            Some(old) => Compare::value(name.as_str(), CompareOp::Equal, old.write()),
+            None => Compare::create_revision(name.as_str(), CompareOp::Equal, 0),
+        };
+        let txn = Txn::new()
+            .when([unchanged])
+            .and_then([TxnOp::put(name.as_str(), life.write(), None::<PutOptions>)])
+            .or_else([TxnOp::get(name.as_str(), None)]);
+        let done = route.txn(txn).await.map_err(Trouble::of_command)?;
+        if done.succeeded() {
+            match old {
+                Some(old) => tracing::warn!(
+                    was = %format_args!("{:016x}", old.cluster),
+                    is = %format_args!("{:016x}", life.cluster),
+                    "this etcd cluster holds a restored backup: leases granted since that backup are \
+                     forgotten, and tokens go on from this machine's clock"
+                ),
+                None => tracing::info!(base, "the first use of this store, or since it was wiped"),
+            }
+            let mut known = self.known();
+            known.turn_to(Some(life));
+            known.age = Some(Age { id, then: Some(Duration::ZERO), at: Instant::now() });
+            return Ok(());
+        }
+        route.revoke_behind(life.young_id());
+        let [found] = found(&done)?;
+        self.learn_life(names, found.as_ref())
+    }
+}
+
+impl Known {
+    fn turn_to(&mut self, life: Option<Life>) {
+        if self.life == life {
+            return;
+        }
+        self.raised.clear();
+        if self.life.is_some() {
+            tracing::warn!(
+                "the store has forgotten its data, or others' have taken their place: locks that \
+                 were held may be held twice until their holders renew them"
+            );
+        }
+        self.life = life;
+    }
+}
+
+/// What each of the questions of a transaction found.
+pub(crate) fn found<const N: usize>(
+    done: &etcd_client::TxnResponse,
+) -> Result<[Option<KeyValue>; N], BackendError> {
+    let mut answers = done.op_responses().into_iter();
+    let mut all = [const { None }; N];
+    for one in &mut all {
+        match answers.next() {
+            Some(etcd_client::TxnOpResponse::Get(mut get)) => {
+                *one = get.take_kvs().into_iter().next();
+            }
+            _ => return Err(error::unexpected()),
+        }
+    }
+    Ok(all)
+}
+
+/// This machine's clock, in microseconds since 1970.
+fn micros() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(now.as_micros()).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn life(id: u128) -> Life {
+        Life { cluster: 1, id, base: 1000 }
+    }
+
+    #[test]
+    fn a_base_is_raised_only_upwards_and_far_enough() {
+        let names = Names::new("p").expect("valid");
+        let page = Page { life: life(1), shard: 0, raised: None };
+        assert!(page.raise(&names, 1005, 5).is_none());
+        let (_, base) = page.raise(&names, 2000, 5).expect("higher");
+        assert_eq!(base, 1995);
+        let page = Page { raised: Some(1995), ..page };
+        assert_eq!(page.base(), 1995);
+        assert!(page.raise(&names, 2000, 5).is_none());
+        // A raise from before a new life does not count below that life's base.
+        let page = Page { life: Life { base: 5000, ..life(2) }, ..page };
+        assert_eq!(page.base(), 5000);
+    }
+
+    #[test]
+    fn a_store_that_went_back_within_a_life_is_noticed() {
+        let book = Book::default();
+        assert!(!book.reached().is_undone(&life(1), 0));
+        book.note_revision(&life(1), 70);
+        book.note_revision(&life(1), 60);
+        let before = book.reached();
+        assert!(before.is_undone(&life(1), 69));
+        assert!(!before.is_undone(&life(1), 70));
+        // Another life begins where it will.
+        assert!(!before.is_undone(&life(2), 3));
+        book.note_revision(&life(2), 3);
+        assert!(book.reached().is_undone(&life(1), 69));
+        assert!(!book.reached().is_undone(&life(2), 3));
+    }
+
+    #[test]
+    fn another_life_forgets_what_was_known_of_the_last() {
+        let book = Book::default();
+        book.known().turn_to(Some(life(1)));
+        book.note_raise(7, Some(9000));
+        book.known().turn_to(Some(life(1)));
+        assert_eq!(book.page(7).expect("known").base(), 9000);
+        book.known().age =
+            Some(Age { id: 1, then: Some(Duration::from_secs(5)), at: Instant::now() });
+        assert!(book.memory(&life(1)).is_some_and(|memory| memory.age.as_secs() == 5));
+        book.known().turn_to(Some(life(2)));
+        assert_eq!(book.page(7).expect("known").base(), 1000);
+        assert_eq!(book.memory(&life(2)), None);
+        book.known().turn_to(None);
+        assert!(book.page(7).is_none());
+    }
+}

@@ -1,0 +1,302 @@
+//! What calls cost the store, what they leave in it, and how bases and memories move.
+
+mod common;
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use common::{acquired, claim, eventually, leases, limited, names, server, start, value};
+use etcd_client::{Compare, CompareOp, Txn, TxnOp};
+use lockcore::{Acquire, BackendError, LockBackend, MAX_TOKEN, Release, Renew};
+use lockcore_conformance::Fault;
+use lockcore_conformance::servers::EtcdOptions;
+use lockcore_etcd::{EtcdBackend, etcd_client};
+
+const CALLS: [&str; 7] =
+    ["Txn", "Range", "Put", "LeaseGrant", "LeaseKeepAlive", "LeaseTimeToLive", "Watch"];
+
+#[tokio::test]
+async fn round_trips() {
+    limited(async {
+        let server = server().await;
+        let backend = server.backend().await;
+        // The first acquire of a store writes its memory.
+        acquired(&backend, &claim("first")).await;
+        let mine = claim("k");
+        let mut last = server.begun(&CALLS).await;
+        let mut since = async || {
+            let now = server.begun(&CALLS).await;
+            now - std::mem::replace(&mut last, now)
+        };
+        acquired(&backend, &mine).await;
+        assert_eq!(since().await, 2, "acquire");
+        backend.renew(&mine).await.expect("held");
+        assert_eq!(since().await, 2, "renew");
+        acquired(&backend, &mine).await;
+        assert_eq!(since().await, 3, "acquire by the same holder");
+        assert!(matches!(backend.acquire(&claim("k")).await, Ok(Acquire::Contended(_))));
+        assert_eq!(since().await, 2, "acquire of a held key");
+        let signal = backend.watch(&mine).await.expect("armed");
+        assert_eq!(since().await, 1, "watch");
+        assert!(matches!(backend.acquire(&claim("k")).await, Ok(Acquire::Contended(_))));
+        assert_eq!(since().await, 1, "acquire of a held key that is watched");
+        backend.release(&mine).await.expect("held");
+        assert_eq!(since().await, 1, "release");
+        signal.await;
+        acquired(&backend, &claim("k")).await;
+        assert_eq!(since().await, 2, "acquire of a key whose release was signalled");
+        // Two were released or refused, and both revoked.
+        eventually(async || server.begun(&["LeaseRevoke"]).await == 2).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn nothing_is_left_behind() {
+    limited(async {
+        let server = server().await;
+        let (raw, backend) = (server.raw().await, server.backend().await);
+        let mine = claim("k");
+        acquired(&backend, &mine).await;
+        let before = leases(&raw).await.len();
+        for _ in 0..20 {
+            let other = claim("k");
+            assert!(matches!(backend.acquire(&other).await, Ok(Acquire::Contended(_))));
+        }
+        // Given up at any point, and released as the core does.
+        for n in 0..40 {
+            let other = claim("dropped");
+            let limit = Duration::from_micros(200 * n);
+            let _ = tokio::time::timeout(limit, backend.acquire(&other)).await;
+            backend.release(&other).await.expect("a server");
+        }
+        eventually(async || leases(&raw).await.len() == before).await;
+        assert_eq!(names(&raw).await, ["leaselock/lease/k", "leaselock/memory"]);
+        backend.release(&mine).await.expect("held");
+        eventually(async || leases(&raw).await.len() == before - 1).await;
+        assert_eq!(names(&raw).await, ["leaselock/memory"]);
+    })
+    .await;
+}
+
+/// A revoked lease is the tombstone for what of its acquire is still under way.
+#[tokio::test]
+async fn a_late_transaction_after_the_release_takes_nothing() {
+    limited(async {
+        let server = server().await;
+        let (raw, backend) = (server.raw().await, server.backend().await);
+        let mine = claim("k");
+        acquired(&backend, &mine).await;
+        let name = "leaselock/lease/k";
+        let found = raw.kv_client().get(name, None).await.expect("a server");
+        let found = &found.kvs()[0];
+        backend.release(&mine).await.expect("held");
+        eventually(async || !leases(&raw).await.contains(&found.lease())).await;
+        let on = etcd_client::PutOptions::new().with_lease(found.lease());
+        let late = Txn::new()
+            .when([Compare::create_revision(name, CompareOp::Equal, 0)])
+            .and_then([TxnOp::put(name, found.value(), Some(on))]);
+        let error = raw.kv_client().txn(late).await.expect_err("the lease was revoked");
+        assert!(error.to_string().contains("lease not found"), "{error}");
+        assert!(backend.inspect(&mine.key).await.expect("a server").is_none());
+    })
+    .await;
+}
+
+/// Clients who do not know of each other's raises, on one key: each acquire finds the base moved.
+#[tokio::test]
+async fn a_base_that_moves_all_the_time_lets_everyone_in() {
+    limited(async {
+        let server = server().await;
+        let last = Arc::new(Mutex::new(0_u64));
+        let mut tasks = Vec::new();
+        for n in 0..8_u64 {
+            let (backend, last) = (server.backend().await, Arc::clone(&last));
+            tasks.push(tokio::spawn(async move {
+                let mut taken = 0;
+                while taken < 15 {
+                    let mine = claim("k").with_min_token(taken * n);
+                    let Ok(Acquire::Acquired(lease)) = backend.acquire(&mine).await else {
+                        tokio::task::yield_now().await;
+                        continue;
+                    };
+                    taken += 1;
+                    let floor = lease.token + n * 1000;
+                    let floored = mine.clone().with_min_token(floor);
+                    let Ok(Renew::Renewed(raised)) = backend.renew(&floored).await else {
+                        panic!("a held lease was not raised");
+                    };
+                    assert_eq!(raised.token, floor.max(lease.token));
+                    // While it is held, nobody else gets another.
+                    let last =
+                        std::mem::replace(&mut *last.lock().expect("no panic"), raised.token);
+                    assert!(lease.token > last, "{lease:?} after {last}");
+                    let answer = backend.release(&mine).await.expect("a server");
+                    assert_eq!(answer, Release::Released);
+                }
+            }));
+        }
+        for task in tasks {
+            task.await.expect("no panic");
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_raised_shard_does_not_raise_others() {
+    limited(async {
+        let server = server().await;
+        let backend = server.backend().await;
+        let before = acquired(&backend, &claim("a")).await;
+        acquired(&backend, &claim("b").with_min_token(MAX_TOKEN)).await;
+        let after = acquired(&backend, &claim("c")).await;
+        assert!(after.token > before.token && after.token < before.token + 100, "{after:?}");
+    })
+    .await;
+}
+
+/// As after a restored backup: the data of another cluster.
+#[tokio::test]
+async fn the_data_of_another_cluster_begins_a_new_life() {
+    limited(async {
+        let server = server().await;
+        let (raw, backend) = (server.raw().await, server.backend().await);
+        let mine = claim("k");
+        let before = acquired(&backend, &mine).await;
+        let text = value(&raw, "leaselock/memory").await.expect("written");
+        let mut fields: Vec<_> = text.split('|').collect();
+        fields[1] = "00000000deadbeef";
+        let other = fields.join("|");
+        raw.kv_client().put("leaselock/memory", other, None).await.expect("written");
+        backend.release(&mine).await.expect("held");
+        let after = acquired(&backend, &claim("k")).await;
+        assert!(after.token > before.token, "{after:?} after {before:?}");
+        let (was, is) = (before.memory.expect("known"), after.memory.expect("known"));
+        assert_ne!(was.id, is.id);
+        assert!(is.age < Duration::from_secs(10), "{is:?}");
+        let now = value(&raw, "leaselock/memory").await.expect("written");
+        assert!(now.split('|').nth(1) == text.split('|').nth(1), "{now} after {text}");
+        // Another client agrees.
+        let third = acquired(&server.backend().await, &claim("l")).await;
+        assert_eq!(third.memory.expect("known").id, is.id);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_memory_survives_a_restart_and_grows_by_the_stores_clock() {
+    limited(async {
+        let server = server().await;
+        let first = acquired(&server.backend().await, &claim("a")).await.memory.expect("known");
+        tokio::time::sleep(Duration::from_millis(3500)).await;
+        let other = acquired(&server.backend().await, &claim("b")).await.memory.expect("known");
+        assert_eq!(first.id, other.id);
+        // Cut to seconds, and never too large.
+        assert!(other.age >= Duration::from_secs(2), "{other:?}");
+        server.inflict(Fault::Restart).await;
+        let after = acquired(&server.backend().await, &claim("c")).await.memory.expect("known");
+        assert_eq!(first.id, after.id);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_full_store_is_told_and_still_releases() {
+    limited(async {
+        let options = EtcdOptions::new().args(["--quota-backend-bytes=16777216"]);
+        let server = start(options).await;
+        let (raw, backend) = (server.raw().await, server.backend().await);
+        let mine = claim("k");
+        acquired(&backend, &mine).await;
+        let big = vec![b'x'; 1 << 20];
+        let full = async |n: u32| {
+            raw.kv_client().put(format!("junk/{n}"), big.clone(), None).await.is_err()
+        };
+        let mut n = 0;
+        while !full(n).await {
+            n += 1;
+            assert!(n < 100, "never full");
+        }
+        let error = backend.acquire(&claim("l")).await.expect_err("full");
+        assert!(matches!(error, BackendError::Unavailable(_)), "{error:?}");
+        assert!(error.to_string().contains("the store is full"), "{error}");
+        assert!(matches!(backend.renew(&mine).await, Ok(Renew::Renewed(_))));
+        assert_eq!(backend.release(&mine).await.expect("held"), Release::Released);
+        assert_eq!(backend.release(&mine).await.expect("free"), Release::NotHeld);
+        assert!(backend.inspect(&mine.key).await.expect("a server").is_none());
+    })
+    .await;
+}
+
+/// A ttl that grows moves the key to another lease of etcd's, and all calls of the holder find it.
+#[tokio::test]
+async fn a_longer_ttl_is_kept_by_calls_with_the_shorter_one() {
+    limited(async {
+        let server = server().await;
+        let (raw, backend) = (server.raw().await, server.backend().await);
+        let short = claim("k");
+        let mut long = short.clone();
+        long.ttl = Duration::from_secs(300);
+        let first = acquired(&backend, &short).await;
+        let Ok(Renew::Renewed(longer)) = backend.renew(&long).await else { panic!("held") };
+        assert_eq!((longer.token, longer.ttl), (first.token, long.ttl));
+        for _ in 0..2 {
+            let Ok(Renew::Renewed(renewed)) = backend.renew(&short).await else { panic!("held") };
+            assert_eq!((renewed.token, renewed.ttl), (first.token, long.ttl));
+            let again = acquired(&backend, &short).await;
+            assert_eq!((again.token, again.ttl), (first.token, long.ttl));
+        }
+        let left = backend.inspect(&short.key).await.expect("a server").expect("held").remaining;
+        assert!(left > Duration::from_secs(290), "{left:?}");
+        assert_eq!(backend.release(&short).await.expect("held"), Release::Released);
+        assert_eq!(backend.release(&long).await.expect("free"), Release::NotHeld);
+        // The memory's own is left.
+        eventually(async || leases(&raw).await.len() == 1).await;
+    })
+    .await;
+}
+
+/// Tokens rise over wipes, however the calls of several clients fall between them.
+#[tokio::test]
+async fn tokens_rise_over_wipes_between_any_two_steps() {
+    limited(async {
+        let server = Arc::new(server().await);
+        let top = Arc::new(Mutex::new(0_u64));
+        let mut tasks = Vec::new();
+        for _ in 0..3 {
+            let (server, top) = (Arc::clone(&server), Arc::clone(&top));
+            tasks.push(tokio::spawn(async move {
+                let backend: EtcdBackend = server.backend().await;
+                loop {
+                    let mine = claim("k");
+                    // All that was granted before this is asked is smaller than what comes.
+                    let before = *top.lock().expect("no panic");
+                    let asked = backend.acquire(&mine);
+                    match tokio::time::timeout(Duration::from_secs(1), asked).await {
+                        Ok(Ok(Acquire::Acquired(lease))) => {
+                            let mut top = top.lock().expect("no panic");
+                            assert!(lease.token > before, "{} after {before}", lease.token);
+                            *top = lease.token.max(*top);
+                        }
+                        Ok(Err(BackendError::Rejected(error))) => panic!("{error}"),
+                        _ => {}
+                    }
+                    let released = backend.release(&mine);
+                    let _ = tokio::time::timeout(Duration::from_secs(1), released).await;
+                }
+            }));
+        }
+        for n in 0..12 {
+            tokio::time::sleep(Duration::from_millis(50 + 37 * n)).await;
+            server.inflict(Fault::Wipe).await;
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        for task in tasks {
+            task.abort();
+            assert!(task.await.is_err_and(|error| error.is_cancelled()), "a task failed");
+        }
+        assert!(*top.lock().expect("no panic") > 0);
+    })
+    .await;
+}
