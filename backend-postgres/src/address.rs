@@ -89,7 +89,8 @@ impl Address {
             return Err(wrong("its host is missing"));
         }
         let fits = |len: usize| len <= 1 || len == count;
-        if !fits(ports.len()) || (!hosts.is_empty() && !addrs.is_empty() && hosts.len() != addrs.len())
+        if !fits(ports.len())
+            || (!hosts.is_empty() && !addrs.is_empty() && hosts.len() != addrs.len())
         {
             return Err(wrong("it names more or fewer ports or addresses than hosts"));
         }

@@ -1,6 +1,7 @@
 //! The backend: each method is one statement.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use lockcore::{
@@ -46,7 +47,7 @@ const SWEEP_ONE_IN: u128 = 16;
 pub struct PostgresBackend {
     pub(crate) route: Route,
     pub(crate) table: Table,
-    pub(crate) statements: Statements,
+    pub(crate) statements: Arc<Statements>,
     retention: i64,
 }
 
@@ -146,7 +147,9 @@ impl Answer<'_> {
 
     fn token(&self) -> Result<Option<u64>, BackendError> {
         let token = self.get::<Option<i64>>("token")?;
-        token.map(|token| u64::try_from(token).map_err(|_| error::unexpected(self.what))).transpose()
+        token
+            .map(|token| u64::try_from(token).map_err(|_| error::unexpected(self.what)))
+            .transpose()
     }
 
     /// How long the store has surely forgotten nothing.

@@ -12,7 +12,7 @@ use tokio_postgres::{AsyncMessage, Client, Config, Connection, NoTls, Row};
 
 use crate::address::Address;
 use crate::exchange::{self, Failed, Settings};
-use crate::statements::{Param, plain};
+use crate::statements::{Param, Prepared, Query};
 use crate::unconnected::Unconnected;
 use crate::vigil::Vigil;
 use crate::wake::Ears;
@@ -31,6 +31,7 @@ pub(crate) struct Connected {
     /// Also knows whether the connection is lost.
     ears: Arc<Ears>,
     settings: Settings,
+    prepared: Prepared,
     /// The session has our settings and is ours alone. `None`: shared through a pooler.
     session: Option<Session>,
     pub(crate) volatile: bool,
@@ -68,6 +69,7 @@ impl Connected {
             vigil,
             ears,
             settings: settings.clone(),
+            prepared: Prepared::default(),
             session: None,
             volatile: false,
         };
@@ -81,13 +83,13 @@ impl Connected {
         mark: &str,
         old: Option<&Session>,
     ) -> Result<(), Unconnected> {
-        let question = plain(include_str!("sql/greet.sql"), "");
+        let question = Query::rare(include_str!("sql/greet.sql"), "");
         let (process, since) = match old {
             Some((process, since)) => (Some(*process), Some(since.as_str())),
             None => (None, None),
         };
         let params = [(&process as _, Type::INT4), (&since as _, Type::TEXT)];
-        let rows = self.client.query_typed(&question, &params).await;
+        let rows = self.client.query_typed(&question.sql, &params).await;
         let rows = rows.map_err(|error| Unconnected::refused(shown, false, error))?;
         let facts = rows.first().and_then(Facts::read);
         let facts = facts.ok_or_else(|| Unconnected::not_postgres(shown))?;
@@ -127,14 +129,14 @@ impl Connected {
     /// Sends a statement, with an eye on whether the connection answers.
     pub(crate) async fn exchange(
         &self,
-        sql: &str,
+        query: &Query,
         params: &[Param<'_>],
     ) -> Result<Vec<Row>, Failed> {
         let call = self.vigil.call();
         let done = if self.is_pooled() {
-            exchange::on_shared(&self.client, &self.settings, sql, params).await
+            exchange::on_shared(&self.client, &self.settings, query, params).await
         } else {
-            exchange::on_ours(&self.client, sql, params).await
+            exchange::on_ours(&self.client, &self.prepared, query, params).await
         };
         match &done {
             Err(Failed::Unanswered(_)) => self.ears.lose(),

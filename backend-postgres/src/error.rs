@@ -133,9 +133,8 @@ pub(crate) fn of_question(failed: Failed) -> BackendError {
 }
 
 fn refusal(error: Error) -> BackendError {
-    let (now, text) = error
-        .as_db_error()
-        .map_or((true, "the statement was refused"), |error| advice(error));
+    let (now, text) =
+        error.as_db_error().map_or((true, "the statement was refused"), |error| advice(error));
     let failure = Failure::of(text, error);
     if now { BackendError::unavailable(failure) } else { BackendError::rejected(failure) }
 }

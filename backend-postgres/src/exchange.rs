@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio_postgres::{Client, Error, Row};
 
 use crate::error;
-use crate::statements::Param;
+use crate::statements::{Param, Prepared, Query};
 
 /// How long a statement waits for a lock, at most. Locks of ours are held for the time of a
 /// commit; longer than this a stranger holds one.
@@ -70,16 +70,36 @@ impl From<Error> for Failed {
     }
 }
 
-/// Sends a statement on a session that has our settings.
+/// Sends a statement on a session of our own, which has our settings.
+///
+/// To read and plan a statement takes the server several times as long as to carry it out. So it
+/// is prepared behind its first use, in the same round trip.
 ///
 /// Cancel safe, as far as the session goes: what was sent is carried out, and its answer is read
 /// and dropped.
 pub(crate) async fn on_ours(
     client: &Client,
-    sql: &str,
+    prepared: &Prepared,
+    query: &Query,
     params: &[Param<'_>],
 ) -> Result<Vec<Row>, Failed> {
-    Ok(client.query_typed(sql, params).await?)
+    let Some(slot) = prepared.slot(query) else {
+        return Ok(client.query_typed(&query.sql, params).await?);
+    };
+    if let Some(statement) = slot.get() {
+        let values: Vec<_> = params.iter().map(|(value, _)| *value).collect();
+        return Ok(client.query(statement, &values).await?);
+    }
+    let types: Vec<_> = params.iter().map(|(_, of)| of.clone()).collect();
+    let (done, statement) = tokio::join!(
+        biased;
+        client.query_typed(&query.sql, params),
+        client.prepare_typed(&query.sql, &types),
+    );
+    if let Ok(statement) = statement {
+        let _ = slot.set(statement);
+    }
+    Ok(done?)
 }
 
 /// Sends a statement in a transaction with our settings, on a session shared with others.
@@ -89,14 +109,14 @@ pub(crate) async fn on_ours(
 pub(crate) async fn on_shared(
     client: &Client,
     settings: &Settings,
-    sql: &str,
+    query: &Query,
     params: &[Param<'_>],
 ) -> Result<Vec<Row>, Failed> {
     let (begun, done, ended) = tokio::join!(
         // In this order: the driver sends in the order of the first polls.
         biased;
         client.batch_execute(&settings.begin),
-        client.query_typed(sql, params),
+        client.query_typed(&query.sql, params),
         client.batch_execute("COMMIT"),
     );
     match (begun, done, ended) {

@@ -8,7 +8,7 @@ use tokio_postgres::Row;
 
 use crate::error::Failure;
 use crate::exchange::{self, Failed, Settings};
-use crate::statements::Param;
+use crate::statements::{Param, Query};
 use crate::unconnected::Unconnected;
 
 /// A call given up after this long leaves a connection that is not worth keeping.
@@ -18,13 +18,13 @@ const PATIENCE: Duration = Duration::from_millis(100);
 pub(crate) async fn exchange(
     pool: &Pool,
     settings: &Settings,
-    sql: &str,
+    query: &Query,
     params: &[Param<'_>],
 ) -> Result<Result<Vec<Row>, Failed>, BackendError> {
     let object = pool.get().await.map_err(no_connection)?;
     let mut lent = Lent { object: None, since: Instant::now(), answered: false };
     let client = lent.object.insert(object);
-    let done = exchange::on_shared(client, settings, sql, params).await;
+    let done = exchange::on_shared(client, settings, query, params).await;
     lent.answered = !matches!(done, Err(Failed::Unanswered(_)));
     Ok(done)
 }

@@ -11,7 +11,7 @@ use crate::error::{self, Failure};
 use crate::exchange::{self, Failed, Settings};
 #[cfg(feature = "pool")]
 use crate::pool;
-use crate::statements::Param;
+use crate::statements::{Param, Query};
 
 #[derive(Clone)]
 pub(crate) enum Route {
@@ -37,32 +37,32 @@ impl Route {
     /// Sends a statement that changes something, once there is a connection.
     pub(crate) async fn command(
         &self,
-        sql: &str,
+        query: &Query,
         params: &[Param<'_>],
     ) -> Result<Vec<Row>, BackendError> {
-        self.exchange(sql, params).await?.map_err(error::of_command)
+        self.exchange(query, params).await?.map_err(error::of_command)
     }
 
     /// Sends a question, which changes nothing.
     pub(crate) async fn ask(
         &self,
-        sql: &str,
+        query: &Query,
         params: &[Param<'_>],
     ) -> Result<Vec<Row>, BackendError> {
-        self.exchange(sql, params).await?.map_err(error::of_question)
+        self.exchange(query, params).await?.map_err(error::of_question)
     }
 
     /// Sends a statement, and leaves the judgement of its failure to the caller; without a
     /// connection it is none of the statement's.
     pub(crate) async fn exchange(
         &self,
-        sql: &str,
+        query: &Query,
         params: &[Param<'_>],
     ) -> Result<Result<Vec<Row>, Failed>, BackendError> {
         match self {
             Self::Own(link) => {
                 let connected = link.connected().await?;
-                Ok(connected.exchange(sql, params).await)
+                Ok(connected.exchange(query, params).await)
             }
             Self::Given(client, settings) => {
                 if client.is_closed() {
@@ -70,12 +70,10 @@ impl Route {
                         "the connection that was given is closed",
                     )));
                 }
-                Ok(exchange::on_shared(client, settings, sql, params).await)
+                Ok(exchange::on_shared(client, settings, query, params).await)
             }
             #[cfg(feature = "pool")]
-            Self::Pool(pool, settings) => {
-                pool::exchange(pool, settings, sql, params).await
-            }
+            Self::Pool(pool, settings) => pool::exchange(pool, settings, query, params).await,
         }
     }
 
@@ -91,7 +89,7 @@ impl Route {
     pub(crate) async fn ready(&self) -> Result<(), BackendError> {
         match self {
             Self::Own(link) => Ok(link.connected().await.map(drop)?),
-            _ => self.ask("SELECT", &[]).await.map(drop),
+            _ => self.ask(&Query::rare("SELECT", ""), &[]).await.map(drop),
         }
     }
 }

@@ -7,7 +7,7 @@ use tokio_postgres::types::Type;
 
 use crate::error::{self, Failure};
 use crate::route::Route;
-use crate::statements::{Statements, plain};
+use crate::statements::{Query, Statements};
 
 pub(crate) const DEFAULT_SCHEMA: &str = "public";
 pub(crate) const DEFAULT_TABLE: &str = "leaselock";
@@ -78,7 +78,7 @@ impl Table {
     ///
     /// What is there under its name cannot hold leases.
     async fn is_there(&self, route: &Route) -> Result<bool, BackendError> {
-        let question = plain(include_str!("sql/table.sql"), "");
+        let question = Query::rare(include_str!("sql/table.sql"), "");
         let params = [(&self.schema as _, Type::TEXT), (&self.name as _, Type::TEXT)];
         let rows = route.ask(&question, &params).await?;
         let Some(row) = rows.first() else { return Ok(false) };

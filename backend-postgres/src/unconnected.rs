@@ -83,10 +83,9 @@ impl Unconnected {
                      `root_certificates` or `sslrootcert`, and connect by a name it is made out to"
                 ),
             ),
-            "error performing TLS handshake" if io.is_none() => (
-                false,
-                format!("{shown} does not speak TLS: if it is not to, say sslmode=disable"),
-            ),
+            "error performing TLS handshake" if io.is_none() => {
+                (false, format!("{shown} does not speak TLS: if it is not to, say sslmode=disable"))
+            }
             "error performing TLS handshake" => {
                 (true, format!("{shown} hung up on the TLS handshake"))
             }

@@ -28,8 +28,10 @@ impl Url {
         // pass for a host or a port, and those are shown.
         let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
         if rest.contains('@') && authority.matches('@').count() != 1 {
-            return Err(wrong("a `/`, `?`, `#` or `@` in its user, its password or behind its host \
-                              needs a percent-escape"));
+            return Err(wrong(
+                "a `/`, `?`, `#` or `@` in its user, its password or behind its host \
+                              needs a percent-escape",
+            ));
         }
         if rest.contains('#') {
             return Err(wrong("a `#` needs a percent-escape"));
