@@ -1,7 +1,6 @@
 //! Settings, and connecting.
 
 use std::fmt;
-use std::sync::Arc;
 use std::time::Duration;
 
 use lockcore::{BackendError, InvalidInput};
@@ -11,7 +10,7 @@ use crate::address::Address;
 use crate::backend::PostgresBackend;
 use crate::connection::Link;
 use crate::exchange::Settings;
-use crate::route::Route;
+use crate::route::{Given, Route};
 use crate::table::{DEFAULT_SCHEMA, DEFAULT_TABLE, Table};
 use crate::url::Url;
 
@@ -54,7 +53,7 @@ enum Server {
     /// The text may hold a password: it is shown nowhere.
     Url(String),
     Config(Box<Config>),
-    Given(Arc<Client>),
+    Given(Box<Client>),
     #[cfg(feature = "pool")]
     Pool(deadpool_postgres::Pool),
 }
@@ -83,7 +82,7 @@ impl PostgresBackendBuilder {
     ///
     /// The caller drives the connection, and begins no transaction on it.
     pub fn from_client(client: Client) -> Self {
-        Self::of(Server::Given(Arc::new(client)))
+        Self::of(Server::Given(Box::new(client)))
     }
 
     fn of(server: Server) -> Self {
@@ -197,7 +196,7 @@ impl PostgresBackendBuilder {
         let roots = self.roots.as_deref();
         let pooled = self.pooled.or(url.pooled).unwrap_or(false);
         let route = match self.server {
-            Server::Given(client) => Route::Given(client, settings),
+            Server::Given(client) => Route::Given(Given::new(*client, settings)),
             #[cfg(feature = "pool")]
             Server::Pool(pool) => Route::Pool(pool, settings),
             Server::Url(_) | Server::Config(_) => {

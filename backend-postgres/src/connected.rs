@@ -11,7 +11,7 @@ use tokio_postgres::types::Type;
 use tokio_postgres::{AsyncMessage, Client, Config, Connection, NoTls, Row};
 
 use crate::address::Address;
-use crate::exchange::{self, Failed, Settings};
+use crate::exchange::{self, Failed, Settings, Turn};
 use crate::statements::{Param, Prepared, Query};
 use crate::unconnected::Unconnected;
 use crate::vigil::Vigil;
@@ -32,6 +32,7 @@ pub(crate) struct Connected {
     ears: Arc<Ears>,
     settings: Settings,
     prepared: Prepared,
+    turn: Turn,
     /// The session has our settings and is ours alone. `None`: shared through a pooler.
     session: Option<Session>,
     pub(crate) volatile: bool,
@@ -70,6 +71,7 @@ impl Connected {
             ears,
             settings: settings.clone(),
             prepared: Prepared::default(),
+            turn: Turn::default(),
             session: None,
             volatile: false,
         };
@@ -134,7 +136,7 @@ impl Connected {
     ) -> Result<Vec<Row>, Failed> {
         let call = self.vigil.call();
         let done = if self.is_pooled() {
-            exchange::on_shared(&self.client, &self.settings, query, params).await
+            exchange::on_shared(&self.client, &self.turn, &self.settings, query, params).await
         } else {
             exchange::on_ours(&self.client, &self.prepared, query, params).await
         };

@@ -1,6 +1,10 @@
 //! One statement, sent and answered.
 
 use std::fmt::Write as _;
+use std::future::poll_fn;
+use std::pin::pin;
+use std::sync::{Mutex, PoisonError};
+use std::task::Poll;
 use std::time::Duration;
 
 use tokio_postgres::{Client, Error, Row};
@@ -102,23 +106,38 @@ pub(crate) async fn on_ours(
     Ok(done?)
 }
 
+/// Whose turn it is to send on a session: the parts of one transaction stay together.
+pub(crate) type Turn = Mutex<()>;
+
 /// Sends a statement in a transaction with our settings, on a session shared with others.
 ///
 /// Cancel safe in the same way: the first poll hands all three parts to the driver, so that a
 /// transaction that was begun is ended.
 pub(crate) async fn on_shared(
     client: &Client,
+    turn: &Turn,
     settings: &Settings,
     query: &Query,
     params: &[Param<'_>],
 ) -> Result<Vec<Row>, Failed> {
-    let (begun, done, ended) = tokio::join!(
-        // In this order: the driver sends in the order of the first polls.
-        biased;
-        client.batch_execute(&settings.begin),
-        client.query_typed(&query.sql, params),
-        client.batch_execute("COMMIT"),
-    );
+    let mut parts = pin!(async {
+        tokio::join!(
+            // In this order: the driver sends what it is handed at the first poll of each.
+            biased;
+            client.batch_execute(&settings.begin),
+            client.query_typed(&query.sql, params),
+            client.batch_execute("COMMIT"),
+        )
+    });
+    let sent = poll_fn(|context| {
+        // A call on another thread must not get in between.
+        let _turn = turn.lock().unwrap_or_else(PoisonError::into_inner);
+        Poll::Ready(parts.as_mut().poll(context))
+    });
+    let (begun, done, ended) = match sent.await {
+        Poll::Ready(ended) => ended,
+        Poll::Pending => parts.await,
+    };
     match (begun, done, ended) {
         (Ok(()), Ok(rows), Ok(())) => Ok(rows),
         // Undone at the commit.

@@ -7,7 +7,7 @@ use lockcore::BackendError;
 use tokio_postgres::Row;
 
 use crate::error::Failure;
-use crate::exchange::{self, Failed, Settings};
+use crate::exchange::{self, Failed, Settings, Turn};
 use crate::statements::{Param, Query};
 use crate::unconnected::Unconnected;
 
@@ -24,7 +24,8 @@ pub(crate) async fn exchange(
     let object = pool.get().await.map_err(no_connection)?;
     let mut lent = Lent { object: None, since: Instant::now(), answered: false };
     let client = lent.object.insert(object);
-    let done = exchange::on_shared(client, settings, query, params).await;
+    // Lent to nobody else meanwhile: it is always our turn.
+    let done = exchange::on_shared(client, &Turn::default(), settings, query, params).await;
     lent.answered = !matches!(done, Err(Failed::Unanswered(_)));
     Ok(done)
 }

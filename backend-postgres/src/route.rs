@@ -8,7 +8,7 @@ use tokio_postgres::{Client, Row};
 
 use crate::connection::Link;
 use crate::error::{self, Failure};
-use crate::exchange::{self, Failed, Settings};
+use crate::exchange::{self, Failed, Settings, Turn};
 #[cfg(feature = "pool")]
 use crate::pool;
 use crate::statements::{Param, Query};
@@ -16,10 +16,22 @@ use crate::statements::{Param, Query};
 #[derive(Clone)]
 pub(crate) enum Route {
     Own(Link),
-    /// A connection of the caller's, given to us for good.
-    Given(Arc<Client>, Settings),
+    Given(Arc<Given>),
     #[cfg(feature = "pool")]
     Pool(deadpool_postgres::Pool, Settings),
+}
+
+/// A connection of the caller's, given to us for good.
+pub(crate) struct Given {
+    client: Client,
+    turn: Turn,
+    settings: Settings,
+}
+
+impl Given {
+    pub(crate) fn new(client: Client, settings: Settings) -> Arc<Self> {
+        Arc::new(Self { client, turn: Turn::default(), settings })
+    }
 }
 
 impl fmt::Debug for Route {
@@ -64,13 +76,14 @@ impl Route {
                 let connected = link.connected().await?;
                 Ok(connected.exchange(query, params).await)
             }
-            Self::Given(client, settings) => {
+            Self::Given(given) => {
+                let Given { client, turn, settings } = &**given;
                 if client.is_closed() {
                     return Err(BackendError::unavailable(Failure::new(
                         "the connection that was given is closed",
                     )));
                 }
-                Ok(exchange::on_shared(client, settings, query, params).await)
+                Ok(exchange::on_shared(client, turn, settings, query, params).await)
             }
             #[cfg(feature = "pool")]
             Self::Pool(pool, settings) => pool::exchange(pool, settings, query, params).await,
