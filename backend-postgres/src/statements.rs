@@ -82,4 +82,11 @@ mod tests {
             assert!(sql.contains(r#""public"."leaselock""#), "{sql}");
         }
     }
+
+    #[test]
+    fn the_documented_table_is_the_one_that_is_made() {
+        let create = plain(include_str!("sql/create.sql"), "public.leaselock");
+        let readme = plain(include_str!("../README.md"), "");
+        assert!(readme.contains(&format!("{create};")), "{create}");
+    }
 }
