@@ -11,9 +11,10 @@ use lockcore::{
 use tokio_postgres::types::{FromSqlOwned, Type};
 use tokio_postgres::{Client, Row};
 
-use crate::builder::PostgresBackendBuilder;
+use crate::builder::{PostgresBackendBuilder, RETENTION};
 use crate::error;
-use crate::route::Route;
+use crate::exchange::Settings;
+use crate::route::{Given, Route};
 use crate::statements::Statements;
 use crate::table::Table;
 
@@ -69,24 +70,19 @@ impl PostgresBackend {
         PostgresBackendBuilder::new(url)
     }
 
-    /// Asks over connections of the caller's pool: see [`PostgresBackendBuilder::from_pool`].
-    ///
-    /// # Errors
-    ///
-    /// None today; what a builder can refuse, it could.
+    /// Asks over connections of the caller's pool, with the defaults of the builder: see
+    /// [`PostgresBackendBuilder::from_pool`].
     #[cfg(feature = "pool")]
     #[cfg_attr(docsrs, doc(cfg(feature = "pool")))]
-    pub fn from_pool(pool: deadpool_postgres::Pool) -> Result<Self, BackendError> {
-        PostgresBackendBuilder::from_pool(pool).build()
+    pub fn from_pool(pool: deadpool_postgres::Pool) -> Self {
+        Self::new(Route::Pool(pool, Settings::default()), Table::default(), RETENTION)
     }
 
-    /// Asks over a connection of the caller's: see [`PostgresBackendBuilder::from_client`].
-    ///
-    /// # Errors
-    ///
-    /// None today; what a builder can refuse, it could.
-    pub fn from_client(client: Client) -> Result<Self, BackendError> {
-        PostgresBackendBuilder::from_client(client).build()
+    /// Asks over a connection of the caller's, with the defaults of the builder: see
+    /// [`PostgresBackendBuilder::from_client`].
+    pub fn from_client(client: Client) -> Self {
+        let given = Given::new(client, Settings::default());
+        Self::new(Route::Given(given), Table::default(), RETENTION)
     }
 
     pub(crate) fn new(route: Route, table: Table, retention: Duration) -> Self {
@@ -261,7 +257,7 @@ impl LockBackend for PostgresBackend {
         let (key, holder) = (claim.key.as_str().as_bytes(), claim.holder.to_string());
         let (channel, start) = (self.table.channel(), self.table.payload_start());
         // Holders are drawn at random, so this is as good as a die.
-        let sweep = claim.holder.as_u128() % SWEEP_ONE_IN == 0;
+        let sweep = claim.holder.as_u128().is_multiple_of(SWEEP_ONE_IN);
         let params = [
             (&key as _, Type::BYTEA),
             (&holder as _, Type::TEXT),

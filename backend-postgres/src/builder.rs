@@ -9,14 +9,13 @@ use tokio_postgres::{Client, Config};
 use crate::address::Address;
 use crate::backend::PostgresBackend;
 use crate::connection::Link;
-use crate::exchange::Settings;
+use crate::exchange::{STATEMENT_TIMEOUT, Settings};
 use crate::route::{Given, Route};
-use crate::table::{DEFAULT_SCHEMA, DEFAULT_TABLE, Table};
+use crate::table::Table;
 use crate::url::Url;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
-const STATEMENT_TIMEOUT: Duration = Duration::from_secs(2);
-const RETENTION: Duration = Duration::from_secs(24 * 60 * 60);
+pub(crate) const RETENTION: Duration = Duration::from_secs(24 * 60 * 60);
 /// A hundred years: far beyond use, far below what overflows in the server.
 const MAX_RETENTION: Duration = Duration::from_secs(100 * 366 * 24 * 60 * 60);
 const MAX_STATEMENT_TIMEOUT: Duration = Duration::from_secs(60 * 60);
@@ -112,7 +111,7 @@ impl PostgresBackendBuilder {
     ///
     /// Locks of rows and tables are waited for at most 3/8 as long, and never for more than
     /// 750 ms. Set it no longer than calls are waited for
-    /// ([`request_timeout`](lockcore::LockManagerBuilder::request_timeout)): an acquire that was
+    /// ([`request_timeout`](lockcore::ManagerBuilder::request_timeout)): an acquire that was
     /// given up and is carried out later keeps its key taken for a ttl.
     pub fn statement_timeout(mut self, limit: Duration) -> Self {
         self.statement_timeout = limit;
@@ -189,8 +188,8 @@ impl PostgresBackendBuilder {
         let schema = self.schema.or(url.schema.clone());
         let table = self.table.or(url.table.clone());
         let table = Table::new(
-            schema.as_deref().unwrap_or(DEFAULT_SCHEMA),
-            table.as_deref().unwrap_or(DEFAULT_TABLE),
+            schema.as_deref().unwrap_or(Table::SCHEMA),
+            table.as_deref().unwrap_or(Table::NAME),
         )?;
         let settings = Settings::new(self.statement_timeout);
         let roots = self.roots.as_deref();

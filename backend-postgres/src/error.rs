@@ -133,8 +133,7 @@ pub(crate) fn of_question(failed: Failed) -> BackendError {
 }
 
 fn refusal(error: Error) -> BackendError {
-    let (now, text) =
-        error.as_db_error().map_or((true, "the statement was refused"), |error| advice(error));
+    let (now, text) = error.as_db_error().map_or((true, "the statement was refused"), advice);
     let failure = Failure::of(text, error);
     if now { BackendError::unavailable(failure) } else { BackendError::rejected(failure) }
 }

@@ -12,6 +12,9 @@ use tokio_postgres::{Client, Error, Row};
 use crate::error;
 use crate::statements::{Param, Prepared, Query};
 
+/// How long the server works on one statement, unless set.
+pub(crate) const STATEMENT_TIMEOUT: Duration = Duration::from_secs(2);
+
 /// How long a statement waits for a lock, at most. Locks of ours are held for the time of a
 /// commit; longer than this a stranger holds one.
 const LOCK_WAIT: Duration = Duration::from_millis(750);
@@ -25,6 +28,12 @@ const LOCK_WAIT: Duration = Duration::from_millis(750);
 pub(crate) struct Settings {
     values: Vec<(&'static str, String)>,
     begin: String,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self::new(STATEMENT_TIMEOUT)
+    }
 }
 
 impl Settings {

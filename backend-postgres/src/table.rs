@@ -9,9 +9,6 @@ use crate::error::{self, Failure};
 use crate::route::Route;
 use crate::statements::{Query, Statements};
 
-pub(crate) const DEFAULT_SCHEMA: &str = "public";
-pub(crate) const DEFAULT_TABLE: &str = "leaselock";
-
 /// The server cuts longer names, and then two are one.
 const MAX_NAME: usize = 63;
 
@@ -26,7 +23,17 @@ pub(crate) struct Table {
     name: String,
 }
 
+impl Default for Table {
+    fn default() -> Self {
+        Self { schema: Self::SCHEMA.to_owned(), name: Self::NAME.to_owned() }
+    }
+}
+
 impl Table {
+    /// What it is called unless something else is said.
+    pub(crate) const SCHEMA: &str = "public";
+    pub(crate) const NAME: &str = "leaselock";
+
     pub(crate) fn new(schema: &str, name: &str) -> Result<Self, InvalidInput> {
         for (what, word) in [("schema", schema), ("table", name)] {
             let fits = (1..=MAX_NAME).contains(&word.len());

@@ -95,8 +95,11 @@ fn decoded(text: &str) -> Result<String, InvalidInput> {
             continue;
         }
         let (digits, tail) = rest.split_at_checked(2).ok_or_else(bad)?;
-        let digits = std::str::from_utf8(digits).map_err(|_| bad())?;
-        bytes.push(u8::from_str_radix(digits, 16).map_err(|_| bad())?);
+        let value = digits.iter().try_fold(0, |value, &digit| {
+            let digit = char::from(digit).to_digit(16)?;
+            u8::try_from(digit).ok().map(|digit| value << 4 | digit)
+        });
+        bytes.push(value.ok_or_else(bad)?);
         rest = tail;
     }
     String::from_utf8(bytes).map_err(|_| bad())

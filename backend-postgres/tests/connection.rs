@@ -219,7 +219,7 @@ fn a_backend_outlives_the_runtime_it_connected_on() {
 async fn a_connection_of_the_callers_is_used_and_told_when_closed() {
     limited(async {
         let server = server().await;
-        let backend = PostgresBackend::from_client(connect(&server.url()).await).expect("valid");
+        let backend = PostgresBackend::from_client(connect(&server.url()).await);
         backend.ensure_schema().await.expect("made");
         let mine = claim("k");
         acquired(&backend, &mine).await;

@@ -8,7 +8,11 @@ use common::{PATIENT, Server, acquired, claim, connect, limited, query, server};
 use lockcore::{Acquire, LockBackend, Release, Renew};
 use lockcore_conformance::servers::PgBouncer;
 use lockcore_postgres::PostgresBackend;
-use lockcore_postgres::deadpool_postgres::{Manager, Pool};
+#[cfg(feature = "pool")]
+use lockcore_postgres::{
+    deadpool_postgres::{Manager, Pool},
+    tokio_postgres::NoTls,
+};
 use tokio::time::timeout;
 
 /// All that a role could bring along to spoil it. The functions that shadow the server's answer
@@ -43,18 +47,22 @@ async fn ways(server: &Server) -> Vec<(&'static str, PostgresBackend)> {
     }
     let url = server.url_of("spoiled");
     let own = PostgresBackend::builder(&url).connect_timeout(PATIENT);
-    let given = PostgresBackend::from_client(connect(&url).await).expect("valid");
-    let config = url.parse().expect("a URL");
-    let manager = Manager::new(config, lockcore_postgres::tokio_postgres::NoTls);
-    let pool = Pool::builder(manager).max_size(2).build().expect("a pool");
-    let pool = PostgresBackend::from_pool(pool).expect("valid");
-    let shared = own_but_pooled(&url);
+    let given = PostgresBackend::from_client(connect(&url).await);
     vec![
         ("own", own.connect().await.expect("a server")),
-        ("shared", shared.connect().await.expect("a server")),
+        ("shared", own_but_pooled(&url).connect().await.expect("a server")),
         ("given", given),
-        ("pool", pool),
+        #[cfg(feature = "pool")]
+        ("pool", pooled(&url)),
     ]
+}
+
+#[cfg(feature = "pool")]
+fn pooled(url: &str) -> PostgresBackend {
+    let config = url.parse().expect("a URL");
+    let manager = Manager::new(config, NoTls);
+    let pool = Pool::builder(manager).max_size(2).build().expect("a pool");
+    PostgresBackend::from_pool(pool)
 }
 
 fn own_but_pooled(url: &str) -> lockcore_postgres::PostgresBackendBuilder {

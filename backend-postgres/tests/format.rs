@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use common::{acquired, claim, is_rejected, limited, server};
 use lockcore::{Claim, HolderId, LockBackend, LockKey};
-use lockcore_postgres::tokio_postgres::AsyncMessage;
+use lockcore_postgres::tokio_postgres::{AsyncMessage, Config, NoTls};
 
 /// The columns of a row in the order of the table.
 const ROW: &str = "SELECT encode(key, 'hex'), format, holder, token, \
@@ -45,10 +45,9 @@ async fn version_1() {
                     FROM leaselock WHERE key = ''";
         assert_eq!(server.sql(born).await, ["1|t|t|\\x|t"]);
 
-        let config = server.url().parse::<lockcore_postgres::tokio_postgres::Config>();
+        let config = server.url().parse::<Config>();
         let config = config.expect("a URL");
-        let (client, mut connection) =
-            config.connect(lockcore_postgres::tokio_postgres::NoTls).await.expect("a server");
+        let (client, mut connection) = config.connect(NoTls).await.expect("a server");
         let (told, mut heard) = tokio::sync::mpsc::unbounded_channel();
         tokio::spawn(async move {
             while let Some(Ok(message)) =

@@ -24,7 +24,7 @@ async fn a_pool_serves_locks_and_others() {
     limited(async {
         let server = server().await;
         let pool = pool(&server, 3);
-        let backend = PostgresBackend::from_pool(pool.clone()).expect("valid");
+        let backend = PostgresBackend::from_pool(pool.clone());
         backend.ensure_schema().await.expect("made");
         let locks = LockManager::new(backend);
         let mut tasks = tokio::task::JoinSet::new();
@@ -56,7 +56,7 @@ async fn a_pool_serves_locks_and_others() {
 async fn a_dropped_call_leaves_the_pool_usable() {
     limited(async {
         let server = server().await;
-        let backend = PostgresBackend::from_pool(pool(&server, 1)).expect("valid");
+        let backend = PostgresBackend::from_pool(pool(&server, 1));
         backend.ensure_schema().await.expect("made");
         let mine = claim("k");
         acquired(&backend, &mine).await;
@@ -84,7 +84,7 @@ async fn a_pool_without_connections_says_so() {
     limited(async {
         let server = server().await;
         let small = pool(&server, 1);
-        let backend = PostgresBackend::from_pool(small.clone()).expect("valid");
+        let backend = PostgresBackend::from_pool(small.clone());
         let taken = small.get().await.expect("a connection");
         let short = Pool::builder(Manager::new(server.url().parse().expect("a URL"), NoTls))
             .max_size(1)
@@ -93,7 +93,7 @@ async fn a_pool_without_connections_says_so() {
             .build()
             .expect("a pool");
         let held = short.get().await.expect("a connection");
-        let starved = PostgresBackend::from_pool(short).expect("valid");
+        let starved = PostgresBackend::from_pool(short);
         let error = starved.acquire(&claim("k")).await.expect_err("none left");
         assert!(is_unavailable(&error), "{error:?}");
         drop((taken, held));
