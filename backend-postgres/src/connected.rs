@@ -1,0 +1,271 @@
+//! One session on the server.
+
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::time::Duration;
+
+use lockcore::{BackendError, HolderId, ReleaseSignal};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::task::AbortHandle;
+use tokio_postgres::types::Type;
+use tokio_postgres::{AsyncMessage, Client, Config, Connection, NoTls, Row};
+
+use crate::address::Address;
+use crate::exchange::{self, Failed, Settings, Turn};
+use crate::statements::{Param, Prepared, Query};
+use crate::unconnected::Unconnected;
+use crate::vigil::Vigil;
+use crate::wake::Ears;
+
+/// The oldest server whose SQL is what the statements use and the tests were made for.
+const OLDEST: i32 = 130_000;
+
+/// A session as the server knows it: its process, and when that began.
+pub(crate) type Session = (i32, String);
+
+/// One session, from its handshake to its loss.
+pub(crate) struct Connected {
+    client: Arc<Client>,
+    driver: AbortHandle,
+    vigil: Arc<Vigil>,
+    /// Also knows whether the connection is lost.
+    ears: Arc<Ears>,
+    settings: Settings,
+    prepared: Prepared,
+    turn: Turn,
+    /// The session has our settings and is ours alone. `None`: shared through a pooler.
+    session: Option<Session>,
+    pub(crate) volatile: bool,
+}
+
+impl Connected {
+    /// Connects to one server. `pooled`: a pooler is in between, which takes no startup options.
+    /// `old`: a session of ours that was given up; it is ended before this one is used.
+    pub(crate) async fn open(
+        address: &Address,
+        server: usize,
+        pooled: bool,
+        channel: &str,
+        settings: &Settings,
+        old: Option<&Session>,
+    ) -> Result<Self, Unconnected> {
+        let (shown, config) = &address.servers[server];
+        let mut config = config.clone();
+        let mark = HolderId::random().to_string();
+        if !pooled {
+            let ours = settings.startup_options();
+            let given = config.get_options().map(|given| format!("{given} ")).unwrap_or_default();
+            // The last of two counts.
+            config.options(format!("{given}{ours} -c leaselock.session={mark}"));
+        }
+        let ears = Arc::new(Ears::new(channel));
+        let vigil = Arc::new(Vigil::default());
+        let lifeline = Lifeline { ears: Arc::clone(&ears), vigil: Arc::clone(&vigil) };
+        let (client, driver) = connect(address, &config, lifeline)
+            .await
+            .map_err(|error| Unconnected::refused(shown, address.tls.is_required(), error))?;
+        let mut connected = Self {
+            client: Arc::new(client),
+            driver,
+            vigil,
+            ears,
+            settings: settings.clone(),
+            prepared: Prepared::default(),
+            turn: Turn::default(),
+            session: None,
+            volatile: false,
+        };
+        connected.greet(shown, &mark, old).await?;
+        Ok(connected)
+    }
+
+    async fn greet(
+        &mut self,
+        shown: &str,
+        mark: &str,
+        old: Option<&Session>,
+    ) -> Result<(), Unconnected> {
+        let question = Query::rare(include_str!("sql/greet.sql"), "");
+        let (process, since) = match old {
+            Some((process, since)) => (Some(*process), Some(since.as_str())),
+            None => (None, None),
+        };
+        let params = [(&process as _, Type::INT4), (&since as _, Type::TEXT)];
+        let rows = self.client.query_typed(&question.sql, &params).await;
+        let rows = rows.map_err(|error| Unconnected::refused(shown, false, error))?;
+        let facts = rows.first().and_then(Facts::read);
+        let facts = facts.ok_or_else(|| Unconnected::not_postgres(shown))?;
+        if facts.version < OLDEST {
+            return Err(Unconnected::too_old(shown, facts.version));
+        }
+        if facts.standby {
+            return Err(Unconnected::standby(shown));
+        }
+        self.volatile = facts.volatile;
+        if facts.mark.as_deref() == Some(mark) {
+            self.session = facts.since.map(|since| (facts.process, since));
+        }
+        Ok(())
+    }
+
+    pub(crate) fn is_pooled(&self) -> bool {
+        self.session.is_none()
+    }
+
+    pub(crate) fn is_usable(&self) -> bool {
+        !self.client.is_closed() && !self.ears.is_lost() && !self.vigil.is_suspect()
+    }
+
+    /// The session, if it may still be at work on what it was sent.
+    pub(crate) fn unfinished(&self) -> Option<&Session> {
+        self.session.as_ref().filter(|_| !self.client.is_closed())
+    }
+
+    /// There is another connection. Who watches on this one is woken, and who waits on it for an
+    /// answer learns that none will come.
+    pub(crate) fn retire(&self) {
+        self.ears.lose();
+        self.driver.abort();
+    }
+
+    /// Sends a statement, with an eye on whether the connection answers.
+    pub(crate) async fn exchange(
+        &self,
+        query: &Query,
+        params: &[Param<'_>],
+    ) -> Result<Vec<Row>, Failed> {
+        let call = self.vigil.call();
+        let done = if self.is_pooled() {
+            exchange::on_shared(&self.client, &self.turn, &self.settings, query, params).await
+        } else {
+            exchange::on_ours(&self.client, &self.prepared, query, params).await
+        };
+        match &done {
+            Err(Failed::Unanswered(_)) => self.ears.lose(),
+            _ => call.answered(),
+        }
+        done
+    }
+
+    pub(crate) async fn watch(&self, payload: String) -> Result<ReleaseSignal, BackendError> {
+        if self.is_pooled() {
+            return Ok(ReleaseSignal::never());
+        }
+        let call = self.vigil.call();
+        let armed = self.ears.watch(payload, &self.client).await;
+        call.answered();
+        armed
+    }
+}
+
+impl Drop for Connected {
+    /// The driver ends by itself, when it has read what is still to come.
+    fn drop(&mut self) {
+        self.ears.lose();
+    }
+}
+
+/// What a server says in answer to `greet.sql`.
+struct Facts {
+    version: i32,
+    mark: Option<String>,
+    process: i32,
+    since: Option<String>,
+    standby: bool,
+    volatile: bool,
+}
+
+impl Facts {
+    fn read(row: &Row) -> Option<Self> {
+        Some(Self {
+            version: row.try_get("version").ok()?,
+            mark: row.try_get("mark").ok()?,
+            process: row.try_get("process").ok()?,
+            since: row.try_get("since").ok()?,
+            standby: row.try_get("standby").ok()?,
+            volatile: row.try_get("volatile").ok()?,
+        })
+    }
+}
+
+/// Owned by the driver's task: hears what the server sends unasked, and tells when the task ends.
+struct Lifeline {
+    ears: Arc<Ears>,
+    vigil: Arc<Vigil>,
+}
+
+impl Lifeline {
+    fn heard(&self, message: &AsyncMessage) {
+        self.vigil.heard();
+        match message {
+            AsyncMessage::Notification(told) => self.ears.fire(told.channel(), told.payload()),
+            AsyncMessage::Notice(notice) => tracing::debug!(%notice, "the server says"),
+            _ => {}
+        }
+    }
+}
+
+impl Drop for Lifeline {
+    fn drop(&mut self) {
+        self.ears.lose();
+    }
+}
+
+async fn connect(
+    address: &Address,
+    config: &Config,
+    lifeline: Lifeline,
+) -> Result<(Client, AbortHandle), tokio_postgres::Error> {
+    #[cfg(feature = "tls")]
+    if let Some(tls) = address.tls.connector() {
+        use tokio_postgres::config::SslMode;
+
+        match config.connect(tls).await {
+            Ok((client, connection)) => return Ok((client, drive(connection, lifeline))),
+            Err(error)
+                if config.get_ssl_mode() == SslMode::Prefer
+                    && crate::unconnected::is_untrusted(&error) =>
+            {
+                // As good as no TLS to who prefers it only: whoever can answer in the server's
+                // place can also say that it has none.
+                tracing::warn!(
+                    "the server's certificate is not trusted: going on without TLS, as \
+                     sslmode=prefer allows"
+                );
+                let (client, connection) =
+                    config.clone().ssl_mode(SslMode::Disable).connect(NoTls).await?;
+                return Ok((client, drive(connection, lifeline)));
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    let _ = address;
+    let (client, connection) = config.connect(NoTls).await?;
+    Ok((client, drive(connection, lifeline)))
+}
+
+fn drive<S, T>(mut connection: Connection<S, T>, lifeline: Lifeline) -> AbortHandle
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let task = tokio::spawn(async move {
+        loop {
+            match poll_fn(|context| connection.poll_message(context)).await {
+                Some(Ok(message)) => lifeline.heard(&message),
+                Some(Err(error)) => {
+                    let error = crate::error::words(&error);
+                    tracing::debug!(%error, "the connection is lost");
+                    return;
+                }
+                None => return,
+            }
+        }
+    });
+    task.abort_handle()
+}
+
+/// How much of what is left of the time for connecting each of the servers left may take.
+pub(crate) fn share(left: Duration, servers: usize) -> Duration {
+    left / u32::try_from(servers).unwrap_or(u32::MAX).max(1)
+}

@@ -1,0 +1,247 @@
+//! Restarts, ended sessions, silence, and connections of the caller's.
+
+mod common;
+
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use common::{
+    Impostor, acquired, claim, connect, eventually, is_ambiguous, is_unavailable, key, limited,
+    query, server,
+};
+use lockcore::{Acquire, LockBackend, Release};
+use lockcore_postgres::PostgresBackend;
+use tokio::time::timeout;
+
+#[tokio::test]
+async fn a_restarted_server_is_found_again() {
+    for pooled in [false, true] {
+        limited(async {
+            let server = server().await;
+            let backend = server.builder().pooler(pooled).connect().await.expect("a server");
+            let held = claim("held");
+            let first = acquired(&backend, &held).await;
+            server.kill().await;
+            let mine = claim("k");
+            // The first call may learn of the loss by itself; those after it have sent nothing.
+            let lost = backend.acquire(&mine).await.expect_err("killed");
+            assert!(!common::is_rejected(&lost), "{lost:?}");
+            let down = backend.acquire(&mine).await.expect_err("down");
+            assert!(is_unavailable(&down), "{down:?}");
+            server.start_again().await;
+            let second = acquired(&backend, &held).await;
+            assert_eq!(second.token, first.token, "it was committed");
+            let (old, new) = (first.memory.expect("known"), second.memory.expect("known"));
+            assert_eq!(old.id, new.id, "nothing was forgotten");
+            assert!(new.age > old.age);
+            server.sql("TRUNCATE leaselock").await;
+            let third = acquired(&backend, &claim("held")).await;
+            assert!(third.token > second.token);
+            let newest = third.memory.expect("known");
+            assert!(newest.id != new.id && newest.age < new.age, "{newest:?} after {new:?}");
+        })
+        .await;
+    }
+}
+
+/// The operator ends our session around each verb: idle, it costs no answer; in the middle of a
+/// call, nobody knows.
+#[tokio::test]
+async fn an_ended_session_is_honest() {
+    limited(async {
+        let server = server().await;
+        let backend = server.backend().await;
+        let mine = claim("k");
+        for _ in 0..3 {
+            for verb in 0..3 {
+                let signal = backend.watch(&mine).await.expect("armed");
+                assert_eq!(server.terminate().await, 1);
+                // The signal tells when the loss is known.
+                signal.await;
+                match verb {
+                    0 => drop(acquired(&backend, &mine).await),
+                    1 => drop(backend.renew(&mine).await.expect("held")),
+                    _ => assert_eq!(backend.release(&mine).await.expect("held"), Release::Released),
+                }
+            }
+        }
+        // Behind the lock of a stranger, so that it is in the middle for sure.
+        let other = server.raw().await;
+        query(&other, "BEGIN; SELECT FROM leaselock WHERE key = 'k' FOR UPDATE")
+            .await
+            .expect("row");
+        let again = claim("k");
+        let call = backend.acquire(&again);
+        let end = async {
+            eventually(async || server.sql(WAITING).await == ["1"]).await;
+            assert_eq!(server.terminate().await, 1);
+        };
+        let (answer, ()) = tokio::join!(call, end);
+        let error = answer.expect_err("ended");
+        assert!(is_ambiguous(&error), "{error:?}");
+        query(&other, "COMMIT").await.expect("COMMIT");
+        acquired(&backend, &again).await;
+    })
+    .await;
+}
+
+const WAITING: &str = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' \
+                       AND application_name = 'leaselock'";
+
+#[tokio::test]
+async fn a_cut_in_the_middle_of_a_call_is_ambiguous() {
+    limited(async {
+        let server = server().await;
+        let backend = server.backend().await;
+        acquired(&backend, &claim("warm")).await;
+        server.pause().await;
+        let mine = claim("k");
+        let call = tokio::spawn({
+            let (backend, mine) = (backend.clone(), mine.clone());
+            async move { backend.acquire(&mine).await }
+        });
+        // Time for the call to be written; were it not, the answer would be Unavailable.
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        server.kill().await;
+        let error = call.await.expect("no panic").expect_err("killed");
+        assert!(is_ambiguous(&error), "{error:?}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_silent_connection_is_replaced_and_a_quick_cancel_is_not() {
+    limited(async {
+        let server = server().await;
+        let builder = server.builder().connect_timeout(Duration::from_secs(2));
+        let backend = builder.connect().await.expect("a server");
+        let mine = claim("k");
+        acquired(&backend, &mine).await;
+        let process = "SELECT pid FROM pg_stat_activity WHERE application_name = 'leaselock'";
+        let before = server.sql(process).await;
+
+        // Callers who change their mind leave the connection alone, and no transaction open.
+        for _ in 0..20 {
+            let _ = timeout(Duration::ZERO, backend.acquire(&claim("other"))).await;
+        }
+        backend.inspect(&mine.key).await.expect("seen");
+        assert_eq!(server.sql(process).await, before);
+        assert_eq!(before.len(), 1, "one connection");
+
+        server.pause().await;
+        let lost = timeout(Duration::from_millis(150), backend.renew(&mine)).await;
+        assert!(lost.is_err(), "paused");
+        // Suspect now: a new connection is tried, and nothing is sent without one.
+        let started = Instant::now();
+        let error = backend.inspect(&mine.key).await.expect_err("paused");
+        assert!(is_unavailable(&error), "{error:?}");
+        assert!(started.elapsed() < Duration::from_secs(10));
+        server.resume().await;
+        eventually(async || backend.inspect(&mine.key).await.is_ok()).await;
+        eventually(async || {
+            let after = server.sql(process).await;
+            after.len() == 1 && after != before
+        })
+        .await;
+        assert_eq!(backend.release(&mine).await.expect("held"), Release::Released);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_black_hole_does_not_hold_calls_for_ever() {
+    limited(async {
+        let hole = Impostor::saying(b"").await;
+        let url = format!("postgres://me@127.0.0.1:{}/db", hole.port);
+        let builder = PostgresBackend::builder(url).connect_timeout(Duration::from_secs(1));
+        let backend = builder.build().expect("settings");
+        // All wait for one attempt, and the one who leaves breaks it for nobody.
+        let left = timeout(Duration::from_millis(20), backend.acquire(&claim("k"))).await;
+        assert!(left.is_err());
+        let (first, second) = (claim("a"), claim("b"));
+        let both = tokio::join!(backend.acquire(&first), backend.acquire(&second));
+        assert_eq!(hole.taken.load(Ordering::Relaxed), 1);
+        for error in [both.0.expect_err("a hole"), both.1.expect_err("a hole")] {
+            assert!(is_unavailable(&error), "{error:?}");
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_connection_serves_all() {
+    limited(async {
+        let server = server().await;
+        server.backend().await;
+        let backend = server.builder().build().expect("settings");
+        let mut tasks = tokio::task::JoinSet::new();
+        for n in 0..50 {
+            let backend = backend.clone();
+            tasks.spawn(async move {
+                let answer = backend.acquire(&claim(&format!("k{n}"))).await;
+                let _signal = backend.watch(&claim(&format!("k{n}"))).await.expect("armed");
+                answer
+            });
+        }
+        while let Some(done) = tasks.join_next().await {
+            assert!(matches!(done.expect("no panic"), Ok(Acquire::Acquired(_))));
+        }
+        let ours = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'leaselock'";
+        eventually(async || server.sql(ours).await == ["1"]).await;
+        // And it ends with the backend.
+        drop(backend);
+        eventually(async || server.sql(ours).await == ["0"]).await;
+    })
+    .await;
+}
+
+#[test]
+fn a_backend_outlives_the_runtime_it_connected_on() {
+    let runtime = || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        runtime.expect("a runtime")
+    };
+    let server = runtime().block_on(server());
+    let backend = server.builder().build().expect("settings");
+    runtime().block_on(backend.ensure_schema()).expect("made");
+    for _ in 0..3 {
+        runtime().block_on(limited(async {
+            let mine = claim("k");
+            acquired(&backend, &mine).await;
+            let signal = backend.watch(&mine).await.expect("armed");
+            backend.release(&mine).await.expect("held");
+            signal.await;
+        }));
+    }
+}
+
+#[tokio::test]
+async fn a_connection_of_the_callers_is_used_and_told_when_closed() {
+    limited(async {
+        let server = server().await;
+        let backend = PostgresBackend::from_client(connect(&server.url()).await);
+        backend.ensure_schema().await.expect("made");
+        let mine = claim("k");
+        acquired(&backend, &mine).await;
+        for _ in 0..20 {
+            let _ = timeout(Duration::from_micros(200), backend.renew(&mine)).await;
+        }
+        assert_eq!(backend.list("", None, 9).await.expect("seen").len(), 1);
+        // Nothing is left open, whoever was dropped in the middle.
+        let open = "SELECT count(*) FROM pg_stat_activity WHERE state LIKE 'idle in%'";
+        assert_eq!(server.sql(open).await, ["0"]);
+        assert_eq!(backend.release(&mine).await.expect("held"), Release::Released);
+        server.sql(
+            "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity \
+             WHERE pid <> pg_backend_pid() AND backend_type = 'client backend'",
+        )
+        .await;
+        eventually(async || {
+            matches!(&backend.inspect(&key("k")).await, Err(error) if error.to_string().contains("closed"))
+        })
+        .await;
+        let error = backend.acquire(&mine).await.expect_err("closed");
+        assert!(is_unavailable(&error), "{error:?}");
+    })
+    .await;
+}
