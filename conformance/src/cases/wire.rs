@@ -40,7 +40,7 @@ impl Wire {
             proxies.push(Proxy::start(endpoint).await?);
         }
         let at: Vec<_> = proxies.iter().map(Proxy::addr).collect();
-        let client = cx.store.connect(&at).await?;
+        let client = cx.connect_at(&at).await?;
         let wire = Self { proxies, client };
         // Whatever is only done once, at first use, has been done.
         let claim = cx.claim_on(&cx.key_with("/warm-up"));
