@@ -19,13 +19,16 @@ use crate::history::{History, Recorded};
 /// A future as cases and stores return it.
 pub(crate) type Pending<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
+/// A case under way, in the one thread of its runtime.
+type Running<'a> = Pin<Box<dyn Future<Output = Outcome> + 'a>>;
+
 /// A case of the suite: one property of a backend, and the law it follows from.
 #[derive(Clone, Copy)]
 pub struct Case {
     name: &'static str,
     law: &'static str,
     needs: Needs,
-    run: for<'a> fn(&'a Cx) -> Pending<'a, Outcome>,
+    run: for<'a> fn(&'a Cx) -> Running<'a>,
 }
 
 /// What a case needs beyond a store that answers.
@@ -51,7 +54,7 @@ impl Case {
     pub(crate) const fn new(
         name: &'static str,
         law: &'static str,
-        run: for<'a> fn(&'a Cx) -> Pending<'a, Outcome>,
+        run: for<'a> fn(&'a Cx) -> Running<'a>,
     ) -> Self {
         Self { name, law, needs: Needs::Nothing, run }
     }
@@ -77,7 +80,7 @@ impl Case {
         self.needs
     }
 
-    pub(crate) fn start<'a>(&self, cx: &'a Cx) -> Pending<'a, Outcome> {
+    pub(crate) fn start<'a>(&self, cx: &'a Cx) -> Running<'a> {
         (self.run)(cx)
     }
 }

@@ -140,10 +140,9 @@ impl<H: Harness> Suite<H> {
     fn trial(self: Arc<Self>, case: &'static Case) -> Trial {
         let (name, law, seed) = (case.name(), case.law(), self.seed);
         let test = move || {
-            let began = Instant::now();
             // A case that panics has failed, and is to be found in the report.
-            let recorded = Recorded { suite: &self, case, began, result: None };
-            let result = match self.run(case) {
+            let mut recorded = Recorded { suite: &self, case, began: Instant::now(), result: None };
+            let result = match self.run(case, &mut recorded.began) {
                 Ok(Verdict::Passed) => CaseResult::Passed,
                 Ok(Verdict::NotApplicable(why)) => CaseResult::NotApplicable(why),
                 Err(failure) => CaseResult::Failed(format!(
@@ -163,7 +162,7 @@ impl<H: Harness> Suite<H> {
         Trial::ignorable_test(name, test).with_kind(law)
     }
 
-    fn run(&self, case: &Case) -> Result<Verdict, Failure> {
+    fn run(&self, case: &Case, began: &mut Instant) -> Result<Verdict, Failure> {
         let handle = self.runtime.handle();
         let shared = match self.shared.get_or_init(|| handle.block_on(Shared::start())) {
             Ok(shared) => shared.harness.clone(),
@@ -174,6 +173,8 @@ impl<H: Harness> Suite<H> {
         };
         // Breaking the shared server would break everybody's case.
         let _permit = self.own_servers.take();
+        // Its turn is no time of its own.
+        *began = Instant::now();
         let spare = self.spare().pop();
         let own = match spare {
             Some(own) => own,

@@ -85,6 +85,7 @@ async fn histories_hold_under_faults(cx: &Cx) -> Outcome {
             refuse: 0.05,
             reset: 0.05,
             straggle: 0.05,
+            repeat: 0.05,
             delay,
         };
         let mut managers = Vec::new();

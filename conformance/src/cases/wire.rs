@@ -29,7 +29,7 @@ cases! { "wire";
 
 /// A client behind a proxy for each endpoint.
 pub(super) struct Wire {
-    proxies: Vec<Proxy>,
+    pub(super) proxies: Vec<Proxy>,
     pub(super) client: Arc<dyn LockBackend>,
 }
 
@@ -43,7 +43,8 @@ impl Wire {
         let client = cx.connect_at(&at).await?;
         let wire = Self { proxies, client };
         // Whatever is only done once, at first use, has been done.
-        let claim = cx.claim_on(&cx.key_with("/warm-up"));
+        let mut claim = cx.claim();
+        claim.key = cx.key_with(&format!("/warm-up/{}", claim.holder));
         cx.acquire(&wire.client, &claim).await?;
         cx.renew(&wire.client, &claim).await?;
         cx.release(&wire.client, &claim).await?;
