@@ -74,7 +74,7 @@ async fn cut_anywhere(
         let claim = next();
         prepare(cx, verb, &claim).await?;
         let before: Vec<_> = wire.proxies.iter().map(|proxy| proxy.delivered(direction)).collect();
-        call(cx, &wire, verb, &claim).await?;
+        call(cx, &wire, verb, &claim).await.map_err(|error| Failure::new(error.to_string()))?;
         cx.a.release(&claim).await?;
         let (mut bytes, mut ends) = (0, BTreeSet::new());
         for (proxy, before) in wire.proxies.iter().zip(before) {
@@ -95,8 +95,11 @@ async fn cut_anywhere(
             prepare(cx, verb, &claim).await?;
             wire.each(|proxy| proxy.cut_after(direction, after));
             match timeout(Duration::from_secs(5), call(cx, &wire, verb, &claim)).await {
-                Ok(Ok(())) => {}
-                Ok(Err(BackendError::Ambiguous(_) | BackendError::Unavailable(_))) => {}
+                Ok(Ok(())) | Ok(Err(BackendError::Ambiguous(_))) => {}
+                Ok(Err(BackendError::Unavailable(error))) => {
+                    let seen = nothing_happened(cx, verb, &claim).await?;
+                    ensure!(seen, "{direction:?} cut at {after}: \"{error}\", and it happened");
+                }
                 other => {
                     return Err(Failure::new(format!("{direction:?} cut at {after}: {other:?}")));
                 }
@@ -124,16 +127,27 @@ async fn prepare(cx: &Cx, verb: Verb, claim: &Claim) -> Outcome {
     Ok(())
 }
 
+/// Whether the store is as before a call that is said to have been impossible.
+async fn nothing_happened(cx: &Cx, verb: Verb, claim: &Claim) -> Result<bool, Failure> {
+    // What was sent in spite of it has arrived by then.
+    tokio::time::sleep(Duration::from_millis(10)).await;
+    let stands = cx.b.inspect(&claim.key).await?.is_some();
+    Ok(stands == (verb != Verb::Acquire))
+}
+
+/// A call that may fail, but whose answer must be true if it has one.
 async fn call(cx: &Cx, wire: &Wire, verb: Verb, claim: &Claim) -> Result<(), BackendError> {
     let client = &wire.client;
-    match verb {
-        Verb::Acquire => client.acquire(claim).await.map(drop),
-        Verb::Renew => client.renew(claim).await.map(drop),
-        Verb::Release => client.release(claim).await.map(drop),
-        Verb::Watch => client.watch(&cx.claim_on(&claim.key)).await.map(drop),
-        Verb::Inspect => client.inspect(&claim.key).await.map(drop),
-        Verb::List => client.list(claim.key.as_str(), None, 5).await.map(drop),
-    }
+    let right = match verb {
+        Verb::Acquire => matches!(client.acquire(claim).await?, Acquire::Acquired(_)),
+        Verb::Renew => matches!(client.renew(claim).await?, Renew::Renewed(_)),
+        Verb::Release => matches!(client.release(claim).await?, Release::Released),
+        Verb::Watch => client.watch(&cx.claim_on(&claim.key)).await.map(|_| true)?,
+        Verb::Inspect => client.inspect(&claim.key).await?.is_some(),
+        Verb::List => client.list(claim.key.as_str(), None, 5).await?.len() == 1,
+    };
+    // Not one of those that a cut excuses.
+    if right { Ok(()) } else { Err(BackendError::rejected("an answer that is not true")) }
 }
 
 async fn acquire_cut_anywhere(cx: &Cx) -> Outcome {

@@ -7,6 +7,7 @@ use lockcore::{Acquire, BackendError, Claim, LockBackend, LostReason};
 use tokio::time::{Instant, timeout};
 
 use super::cases;
+use super::wire::told;
 use crate::case::{Cx, Failure, Needs, Outcome, ensure};
 use crate::harness::Fault;
 
@@ -55,7 +56,7 @@ async fn paused_while_held(cx: &Cx) -> Outcome {
     tokio::time::sleep(cx.hold_ttl() / 2).await;
     cx.inflict(Fault::Pause).await?;
     let (paused, left) = (Instant::now(), guard.remaining());
-    let reason = guard.lost().await;
+    let reason = told(&guard).await?;
     let after = paused.elapsed();
     cx.note(format!("{left:?} were left, lost after {after:?}"));
     ensure!(reason == LostReason::Expired, "{reason:?}");
@@ -140,7 +141,7 @@ async fn killed_while_held(cx: &Cx) -> Outcome {
     let guard = locks.lock(&cx.key)?.acquire().await?;
     cx.inflict(Fault::Kill).await?;
     let (killed, left) = (Instant::now(), guard.remaining());
-    let reason = guard.lost().await;
+    let reason = told(&guard).await?;
     let after = killed.elapsed();
     cx.note(format!("{left:?} were left, lost after {after:?}"));
     ensure!(reason == LostReason::Expired, "{reason:?}");

@@ -10,6 +10,7 @@ use tokio::time::{Instant, timeout};
 
 use super::cases;
 use super::faults::{KILL, PAUSE, until_granted, until_seen};
+use super::wire::told;
 use crate::case::{Cx, Failure, Needs, Outcome, ensure};
 use crate::faulty::{Faulty, Verb};
 use crate::harness::Fault;
@@ -130,7 +131,7 @@ async fn killed_mid_call(cx: &Cx) -> Outcome {
     let released = timeout(most, midway.releasing).await;
     let released = released.map_err(|_| Failure::new("the release hangs"))??;
     ensure!(doubtful(released.as_ref().err().map(Error::kind)), "the release: {released:?}");
-    let reason = midway.renewing.lost().await;
+    let reason = told(&midway.renewing).await?;
     let after = midway.killed.elapsed();
     ensure!(reason == LostReason::Expired, "{reason:?}");
     ensure!(after <= left + Duration::from_secs(1), "{left:?} were left, lost after {after:?}");

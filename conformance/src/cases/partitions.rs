@@ -6,7 +6,7 @@ use lockcore::{ErrorKind, LockKey, LostReason};
 use tokio::time::{Instant, timeout};
 
 use super::cases;
-use super::wire::Wire;
+use super::wire::{Wire, told};
 use crate::case::{Cx, Failure, Needs, Outcome, ensure};
 use crate::proxy::{Direction, Mode, Proxy};
 
@@ -49,7 +49,7 @@ async fn a_one_way_partition_is_told_by_the_deadline(cx: &Cx) -> Outcome {
         tokio::time::sleep(cx.hold_ttl() / 2).await;
         wire.each(|proxy| proxy.set(direction, Mode::Swallow));
         let (cut, left) = (Instant::now(), guard.remaining());
-        let reason = guard.lost().await;
+        let reason = told(&guard).await?;
         let after = cut.elapsed();
         cx.note(format!("{direction:?}: {left:?} were left, lost after {after:?}"));
         ensure!(reason == LostReason::Expired, "{reason:?}");

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use lockcore::{Acquire, BackendError, ErrorKind, LockBackend, LostReason, Release};
+use lockcore::{Acquire, BackendError, ErrorKind, LockBackend, LockGuard, LostReason, Release};
 use tokio::time::{Instant, timeout};
 
 use super::cases;
@@ -64,6 +64,13 @@ impl Wire {
     }
 }
 
+/// Why a lock was lost, within what its lease can last and some more.
+pub(super) async fn told(guard: &LockGuard) -> Result<LostReason, Failure> {
+    let limit = guard.remaining() + Duration::from_secs(5);
+    let lost = timeout(limit, guard.lost()).await;
+    lost.map_err(|_| Failure::new(format!("{limit:?} later it is not told: {guard:?}")))
+}
+
 /// Makes a call until it is answered; it may fail in between, but only honestly.
 pub(super) async fn until_answered<T, F, Fut>(cx: &Cx, mut call: F) -> Result<T, Failure>
 where
@@ -121,9 +128,12 @@ async fn a_cut_connection_heals(cx: &Cx) -> Outcome {
 async fn a_lost_acquire_answer_is_recognised(cx: &Cx) -> Outcome {
     for then in [Then::Cut, Then::Go] {
         let wire = Wire::new(cx).await?;
-        let locks = cx.manager(wire.client.clone()).build()?;
+        let (ttl, soon) = (cx.hold_ttl() * 20, cx.hold_ttl() * 3);
+        let locks = cx.manager(wire.client.clone()).ttl(ttl).request_timeout(cx.hold_ttl() / 6);
+        let locks = locks.build()?;
         wire.each(|proxy| proxy.swallow_next(Direction::ToClient, then));
-        let guard = locks.lock(&cx.key)?.acquire().await?;
+        let guard = timeout(soon, locks.lock(&cx.key)?.acquire()).await;
+        let guard = guard.map_err(|_| Failure::new("it waits for its own lease to end"))??;
         ensure!(
             wire.proxies.iter().any(|proxy| proxy.swallowed(Direction::ToClient) > 0),
             "{then:?}: nothing was lost"
@@ -217,7 +227,7 @@ async fn a_black_hole_is_told_by_the_deadline(cx: &Cx) -> Outcome {
     tokio::time::sleep(cx.hold_ttl() / 2).await;
     wire.each(|proxy| proxy.set_both(Mode::Swallow));
     let (cut, left) = (Instant::now(), guard.remaining());
-    let reason = guard.lost().await;
+    let reason = told(&guard).await?;
     let after = cut.elapsed();
     cx.note(format!("{left:?} were left, lost after {after:?}"));
     ensure!(reason == LostReason::Expired, "{reason:?}");
