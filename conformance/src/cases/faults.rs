@@ -48,7 +48,7 @@ pub(super) async fn until_granted(
     Err(Failure::new(format!("not granted within {limit:?}")))
 }
 
-/// Paused for twice the ttl: the guard is lost by its deadline, and when the server goes on the
+/// Paused for longer than the ttl: the guard is lost by its deadline, and when the server goes on the
 /// key is free, with a greater token, and nothing of the old holder comes back.
 async fn paused_while_held(cx: &Cx) -> Outcome {
     let locks = cx.manager(cx.a.clone()).build()?;
@@ -61,7 +61,7 @@ async fn paused_while_held(cx: &Cx) -> Outcome {
     cx.note(format!("{left:?} were left, lost after {after:?}"));
     ensure!(reason == LostReason::Expired, "{reason:?}");
     ensure!(after <= left + Duration::from_secs(1), "{left:?} were left, lost after {after:?}");
-    tokio::time::sleep_until(paused + cx.hold_ttl() * 2).await;
+    tokio::time::sleep_until(paused + cx.hold_ttl() + cx.hold_ttl() / 3).await;
     cx.inflict(Fault::Resume).await?;
     let (claim, lease) = until_granted(cx, &cx.b, cx.hold_ttl() + cx.slack()).await?;
     ensure!(!guard.is_valid(), "two valid holders");

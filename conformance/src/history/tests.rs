@@ -33,6 +33,8 @@ fn a_history_reads_back() {
     let log: Log = text.parse().expect("a history");
     assert_eq!((log.seed, log.slack, log.events.len()), (7, 1000, 5));
     assert_eq!(log.to_string(), text);
+    let noted: Log = format!("{text}\n    a note\n# another\n").parse().expect("the same");
+    assert_eq!(noted, log);
     for wrong in ["", "history 2 seed=1 lag=0 slack=0", "history 1 seed=x lag=0 slack=0"] {
         assert!(wrong.parse::<Log>().is_err(), "{wrong}");
     }

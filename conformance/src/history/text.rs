@@ -93,7 +93,8 @@ impl FromStr for Log {
     type Err = Failure;
 
     fn from_str(text: &str) -> Result<Self, Failure> {
-        let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+        // What is indented was said about it.
+        let mut lines = text.lines().filter(|line| !line.is_empty() && !line.starts_with(' '));
         let wrong = |line: &str| Failure::new(format!("no line of a history: {line:?}"));
         let head = lines.next().unwrap_or_default();
         let mut log = header(head).ok_or_else(|| wrong(head))?;

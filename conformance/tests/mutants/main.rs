@@ -10,7 +10,9 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
 use lockcore::{BoxError, LockBackend};
-use lockcore_conformance::{Case, Clock, Failure, Fault, Harness, Verdict, cases, on};
+use lockcore_conformance::{
+    Case, Clock, Failure, Fault, Harness, Verdict, cases, check_history, on,
+};
 
 use crate::broken::{Broken, Store};
 use crate::flaws::{FLAWS, Flaw};
@@ -83,6 +85,24 @@ fn histories_find_flaws() {
     found(Flaw::AskingAgainIsContended, "retry::core_gives_up_in_time", contended);
     let release = "retry::core_counts_a_lost_release_as_done";
     found(Flaw::ReleaseAlwaysWorks, release, "released twice");
+}
+
+/// What a failed case prints is the same each time, and says the same when it is checked again.
+#[test]
+fn a_failure_can_be_repeated_and_checked_again() {
+    let case = case("contention::histories_hold_under_faults");
+    let failure = || run(case, Flaw::AcquireTakesOver).expect_err("a flaw").to_string();
+    let (first, second) = (failure(), failure());
+    let history = |text: &str| text[text.find("\nhistory 1 ").expect("a history")..].to_owned();
+    // The store's clock had been running for some time.
+    let untold = |text: &str| {
+        let words = history(text);
+        let words = words.split(' ').filter(|word| !word.starts_with("token="));
+        words.map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert_eq!(untold(&first), untold(&second));
+    let again = check_history(&history(&first)).expect_err("the same").to_string();
+    assert!(first.starts_with(again.lines().next().expect("a line")), "{first}\n{again}");
 }
 
 fn case(name: &str) -> &'static Case {
