@@ -14,9 +14,13 @@ use lockcore::{
 use tokio::time::Instant;
 
 use crate::harness::{Clock, Fault};
+use crate::history::{History, Recorded};
 
 /// A future as cases and stores return it.
 pub(crate) type Pending<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// A case under way, in the one thread of its runtime.
+type Running<'a> = Pin<Box<dyn Future<Output = Outcome> + 'a>>;
 
 /// A case of the suite: one property of a backend, and the law it follows from.
 #[derive(Clone, Copy)]
@@ -24,7 +28,7 @@ pub struct Case {
     name: &'static str,
     law: &'static str,
     needs: Needs,
-    run: for<'a> fn(&'a Cx) -> Pending<'a, Outcome>,
+    run: for<'a> fn(&'a Cx) -> Running<'a>,
 }
 
 /// What a case needs beyond a store that answers.
@@ -37,6 +41,10 @@ pub(crate) enum Needs {
     Faults(&'static [Fault]),
     /// TCP endpoints, to put the proxy in front of.
     Wire,
+    /// TCP endpoints and release signals.
+    WireAndSignals,
+    /// A client that writes the frozen records of a format version.
+    Fixture,
 }
 
 /// How a case ended.
@@ -46,7 +54,7 @@ impl Case {
     pub(crate) const fn new(
         name: &'static str,
         law: &'static str,
-        run: for<'a> fn(&'a Cx) -> Pending<'a, Outcome>,
+        run: for<'a> fn(&'a Cx) -> Running<'a>,
     ) -> Self {
         Self { name, law, needs: Needs::Nothing, run }
     }
@@ -72,7 +80,7 @@ impl Case {
         self.needs
     }
 
-    pub(crate) fn start<'a>(&self, cx: &'a Cx) -> Pending<'a, Outcome> {
+    pub(crate) fn start<'a>(&self, cx: &'a Cx) -> Running<'a> {
         (self.run)(cx)
     }
 }
@@ -145,6 +153,7 @@ pub(crate) trait Store: Send + Sync {
     ) -> Pending<'a, Result<Arc<dyn LockBackend>, BoxError>>;
     fn endpoints(&self) -> Vec<SocketAddr>;
     fn inflict(&self, fault: Fault) -> Pending<'_, bool>;
+    fn fixture(&self) -> Pending<'_, Result<Option<Arc<dyn LockBackend>>, BoxError>>;
 }
 
 /// What a case is given: a store with two independent clients, and a key of its own.
@@ -158,18 +167,32 @@ pub struct Cx {
     pub(crate) key: LockKey,
     /// The ttl of plain claims.
     pub(crate) ttl: Duration,
+    /// What random choices come from, the same for the same root seed.
+    pub(crate) seed: u64,
+    /// All calls of clients that this context has connected, checked when the case has passed.
+    pub(crate) history: History,
     notes: Mutex<Vec<String>>,
     began: Instant,
 }
 
 impl Cx {
-    pub(crate) async fn new(store: Arc<dyn Store>, clock: Clock) -> Result<Self, Failure> {
+    pub(crate) async fn new(
+        store: Arc<dyn Store>,
+        clock: Clock,
+        seed: u64,
+    ) -> Result<Self, Failure> {
         let endpoints = store.endpoints();
-        let (a, b) = (store.connect(&endpoints).await?, store.connect(&endpoints).await?);
-        let ttl = Duration::from_secs(1).max(a.limits().min_ttl);
+        let history = History::new(seed);
+        let client =
+            async || Ok::<_, BoxError>(recorded(store.connect(&endpoints).await?, &history));
+        let (a, b) = (client().await?, client().await?);
+        let limits = a.limits();
+        let ttl = Duration::from_secs(1).max(limits.min_ttl);
         let key = LockKey::new(format!("conformance/{}", HolderId::random()))?;
         let (notes, began) = (Mutex::default(), Instant::now());
-        Ok(Self { store, clock, a, b, key, ttl, notes, began })
+        let cx = Self { store, clock, a, b, key, ttl, seed, history, notes, began };
+        cx.history.allow(limits.expiry_lag, cx.slack());
+        Ok(cx)
     }
 
     /// Whether times are exact.
@@ -195,13 +218,35 @@ impl Cx {
 
     /// Another client of the store.
     pub(crate) async fn connect(&self) -> Result<Arc<dyn LockBackend>, Failure> {
-        Ok(self.store.connect(&self.store.endpoints()).await?)
+        Ok(self.connect_at(&self.store.endpoints()).await?)
+    }
+
+    /// A client that goes through these addresses.
+    pub(crate) async fn connect_at(
+        &self,
+        at: &[SocketAddr],
+    ) -> Result<Arc<dyn LockBackend>, BoxError> {
+        Ok(recorded(self.store.connect(at).await?, &self.history))
+    }
+
+    /// A client that writes the frozen records.
+    pub(crate) async fn fixture(&self) -> Result<Arc<dyn LockBackend>, Failure> {
+        let fixture = self.store.fixture().await?;
+        let fixture = fixture.ok_or_else(|| Failure::new("the fixture client is gone"))?;
+        Ok(recorded(fixture, &self.history))
     }
 
     pub(crate) async fn inflict(&self, fault: Fault) -> Outcome {
         self.note(format!("{fault} the server"));
+        let noted = self.history.fault(fault.to_string());
         ensure!(self.store.inflict(fault).await, "the harness could not {fault} its server");
+        self.history.fault_done(noted);
         Ok(())
+    }
+
+    /// Random choices, the same ones for the same seed and `stream`.
+    pub(crate) fn random(&self, stream: u64) -> fastrand::Rng {
+        fastrand::Rng::with_seed(self.seed.wrapping_add(stream))
     }
 
     /// A key near the case's own.
@@ -322,6 +367,10 @@ impl Cx {
         }
         Ok(())
     }
+}
+
+fn recorded(client: Arc<dyn LockBackend>, history: &History) -> Arc<dyn LockBackend> {
+    Arc::new(Recorded::new(client, history))
 }
 
 impl fmt::Debug for Cx {

@@ -48,6 +48,8 @@ pub enum Mishap {
     /// No answer, and the store sees the request this much later, even if the caller has gone:
     /// the straggler that arrives after its successor.
     Straggle(Duration),
+    /// All goes well, and this much later the request arrives once more; nobody hears the answer.
+    Repeat(Duration),
 }
 
 /// How likely each mishap is, out of 1, for calls that have none of their own.
@@ -64,6 +66,8 @@ pub struct Storm {
     pub reset: f64,
     /// [`Mishap::Straggle`], by a random time up to `delay`
     pub straggle: f64,
+    /// [`Mishap::Repeat`], after a random time up to `delay`
+    pub repeat: f64,
     /// Every other call is slow on its way there and back by random times up to this.
     pub delay: Duration,
 }
@@ -183,6 +187,7 @@ impl<B: LockBackend> Faulty<B> {
             (storm.refuse, Mishap::Refuse),
             (storm.reset, Mishap::Reset),
             (storm.straggle, Mishap::Straggle(there)),
+            (storm.repeat, Mishap::Repeat(back)),
         ] {
             if dice < chance {
                 return (Some(mishap), there, back, state.pace);
@@ -194,11 +199,7 @@ impl<B: LockBackend> Faulty<B> {
 
     /// Makes a call, with whatever happens to it. `call` is given its own handle on the store,
     /// so that it can outlive its caller.
-    async fn make<T, F>(
-        &self,
-        verb: Verb,
-        call: impl FnOnce(Arc<B>) -> F,
-    ) -> Result<T, BackendError>
+    async fn make<T, F>(&self, verb: Verb, call: impl Fn(Arc<B>) -> F) -> Result<T, BackendError>
     where
         T: Send + 'static,
         F: Future<Output = Result<T, BackendError>> + Send + 'static,
@@ -211,7 +212,8 @@ impl<B: LockBackend> Faulty<B> {
         if *self.cut.borrow() {
             return std::future::pending().await;
         }
-        let call = call(self.inner.clone());
+        let make = || call(self.inner.clone());
+        let call = make();
         let answer = match mishap {
             None => call.await,
             Some(Mishap::Delay(delay)) => {
@@ -240,6 +242,15 @@ impl<B: LockBackend> Faulty<B> {
                 });
                 std::future::pending().await
             }
+            Some(Mishap::Repeat(delay)) => {
+                let again = make();
+                let answer = call.await;
+                tokio::spawn(async move {
+                    sleep(delay).await;
+                    let _ = again.await;
+                });
+                answer
+            }
         };
         sleep(back).await;
         if pace {
@@ -266,24 +277,35 @@ impl<B: LockBackend> LockBackend for Faulty<B> {
     }
 
     async fn acquire(&self, claim: &Claim) -> Result<Acquire, BackendError> {
-        let claim = claim.clone();
-        self.make(Verb::Acquire, |inner| async move { inner.acquire(&claim).await }).await
+        let call = |inner: Arc<B>| {
+            let claim = claim.clone();
+            async move { inner.acquire(&claim).await }
+        };
+        self.make(Verb::Acquire, call).await
     }
 
     async fn renew(&self, claim: &Claim) -> Result<Renew, BackendError> {
-        let claim = claim.clone();
-        self.make(Verb::Renew, |inner| async move { inner.renew(&claim).await }).await
+        let call = |inner: Arc<B>| {
+            let claim = claim.clone();
+            async move { inner.renew(&claim).await }
+        };
+        self.make(Verb::Renew, call).await
     }
 
     async fn release(&self, claim: &Claim) -> Result<Release, BackendError> {
-        let claim = claim.clone();
-        self.make(Verb::Release, |inner| async move { inner.release(&claim).await }).await
+        let call = |inner: Arc<B>| {
+            let claim = claim.clone();
+            async move { inner.release(&claim).await }
+        };
+        self.make(Verb::Release, call).await
     }
 
     async fn watch(&self, claim: &Claim) -> Result<ReleaseSignal, BackendError> {
-        let claim = claim.clone();
-        let signal =
-            self.make(Verb::Watch, |inner| async move { inner.watch(&claim).await }).await?;
+        let call = |inner: Arc<B>| {
+            let claim = claim.clone();
+            async move { inner.watch(&claim).await }
+        };
+        let signal = self.make(Verb::Watch, call).await?;
         // A signal is a message too.
         let cut = self.cut.clone();
         Ok(ReleaseSignal::new(async move {
@@ -295,8 +317,11 @@ impl<B: LockBackend> LockBackend for Faulty<B> {
     }
 
     async fn inspect(&self, key: &LockKey) -> Result<Option<LeaseInfo>, BackendError> {
-        let key = key.clone();
-        self.make(Verb::Inspect, |inner| async move { inner.inspect(&key).await }).await
+        let call = |inner: Arc<B>| {
+            let key = key.clone();
+            async move { inner.inspect(&key).await }
+        };
+        self.make(Verb::Inspect, call).await
     }
 
     async fn list(
@@ -305,10 +330,10 @@ impl<B: LockBackend> LockBackend for Faulty<B> {
         after: Option<&LockKey>,
         limit: usize,
     ) -> Result<Vec<LeaseInfo>, BackendError> {
-        let (prefix, after) = (prefix.to_owned(), after.cloned());
-        self.make(Verb::List, move |inner| async move {
-            inner.list(&prefix, after.as_ref(), limit).await
-        })
-        .await
+        let call = |inner: Arc<B>| {
+            let (prefix, after) = (prefix.to_owned(), after.cloned());
+            async move { inner.list(&prefix, after.as_ref(), limit).await }
+        };
+        self.make(Verb::List, call).await
     }
 }

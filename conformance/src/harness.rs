@@ -3,14 +3,15 @@
 use std::fmt;
 use std::future::Future;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use lockcore::{BoxError, LockBackend};
 
 /// A store under test: how to start it, reach it, and break it.
 ///
-/// `start` is called once for the cases that share a server, and once more for each case that
-/// breaks its server. A harness is dropped when its last case has ended, and stops its server
-/// then.
+/// `start` is called once for the cases that share a server, and again for those that break
+/// theirs: they have a server to themselves, and pass it on whole. A harness is dropped when its
+/// last case has ended, or one has failed that may have left it broken, and stops its server then.
 pub trait Harness: Sized + Send + Sync + 'static {
     /// The backend under test.
     type Backend: LockBackend;
@@ -38,6 +39,18 @@ pub trait Harness: Sized + Send + Sync + 'static {
     fn inflict(&self, fault: Fault) -> impl Future<Output = bool> + Send {
         let _ = fault;
         async { false }
+    }
+
+    /// Connects a *fixture client*: another implementation of the store's record format, of as
+    /// little code as it takes, which writes and reads the frozen records by commands of the
+    /// driver and shares nothing with the backend. The cases of the group `formats` have both
+    /// exclude each other. `None`: there is none, and they are reported as not applicable.
+    ///
+    /// Its `watch` may never resolve, and its `list` show nothing: they are not asked for.
+    fn fixture(
+        &self,
+    ) -> impl Future<Output = Result<Option<Arc<dyn LockBackend>>, BoxError>> + Send {
+        async { Ok(None) }
     }
 
     /// Whether a release is signalled to those who watch. `false`: waiters poll, and the cases

@@ -1,95 +1,293 @@
-//! What happened, and whether it may have.
+//! What was asked of a store and answered, and whether that may have been.
+//!
+//! Every client that a case is given writes down its calls. A call whose answer never came stays
+//! open: it may have happened, now or later, or not at all.
 
-use std::sync::{Arc, Mutex, PoisonError};
+mod check;
+mod recorder;
+mod text;
 
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use lockcore::{Acquire, BackendError, Claim, HolderId, LockKey, Release, Renew};
 use tokio::time::Instant;
 
-use crate::case::{Failure, Outcome};
+use crate::case::Failure;
 
-/// One stretch of time in which somebody relied on a lock.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Stretch {
-    /// Shown in the report of a failure.
-    #[expect(dead_code, reason = "read by Debug alone")]
-    pub(crate) who: usize,
-    pub(crate) token: u64,
-    /// When it was asked for.
-    pub(crate) asked: Instant,
-    /// When the guard was there.
-    pub(crate) began: Instant,
-    /// When it was last relied on: before the release was sent, or the last time it was valid.
-    pub(crate) ended: Instant,
+pub(crate) use recorder::Recorded;
+
+/// What happened in a case, in the order in which it began. Times are microseconds since then.
+#[derive(Clone, Debug, Default, PartialEq)]
+struct Log {
+    /// What the random choices of the case came from.
+    seed: u64,
+    /// For how long a lease may be seen after its end.
+    lag: u64,
+    /// What a busy machine may add to that.
+    slack: u64,
+    events: Vec<Event>,
 }
 
-/// Who relied on one lock when.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, PartialEq)]
+enum Event {
+    Call(Call),
+    /// Something was done to the server: it may forget leases, or keep them for longer.
+    Fault {
+        began: u64,
+        done: Option<u64>,
+        what: String,
+    },
+    Relied(Relied),
+}
+
+/// One call of a backend. Keys, holders and clients are numbered as they come.
+#[derive(Clone, Debug, PartialEq)]
+struct Call {
+    invoked: u64,
+    /// `None`: no answer, its caller gave up or still waits.
+    answered: Option<u64>,
+    client: usize,
+    verb: Verb,
+    key: usize,
+    holder: usize,
+    ttl: u64,
+    floor: u64,
+    answer: Answer,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Verb {
+    Acquire,
+    Renew,
+    Release,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Answer {
+    Open,
+    /// Of an acquire or a renew.
+    Granted {
+        token: u64,
+        ttl: u64,
+    },
+    Contended,
+    Released,
+    NotHeld,
+    Ambiguous,
+    Unavailable,
+    /// Rejected, or bad input: nothing happened.
+    Refused,
+}
+
+/// One stretch of time in which somebody relied on a lock.
+#[derive(Clone, Debug, PartialEq)]
+struct Relied {
+    /// When the guard was there.
+    began: u64,
+    /// When it was last relied on: before the release was sent, or the last time it was valid.
+    ended: u64,
+    who: usize,
+    key: usize,
+    token: u64,
+    /// When it was asked for.
+    asked: u64,
+}
+
+/// The history of a case; clones share it.
+#[derive(Clone, Debug)]
 pub(crate) struct History {
-    stretches: Arc<Mutex<Vec<Stretch>>>,
+    zero: Instant,
+    state: Arc<Mutex<State>>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    log: Log,
+    keys: HashMap<LockKey, usize>,
+    holders: HashMap<HolderId, usize>,
+    clients: usize,
+    last: u64,
 }
 
 impl History {
-    pub(crate) fn add(&self, stretch: Stretch) {
-        self.stretches.lock().unwrap_or_else(PoisonError::into_inner).push(stretch);
+    pub(crate) fn new(seed: u64) -> Self {
+        let log = Log { seed, ..Log::default() };
+        let state = State { log, ..State::default() };
+        Self { zero: Instant::now(), state: Arc::new(Mutex::new(state)) }
     }
 
-    pub(crate) fn len(&self) -> usize {
-        self.stretches.lock().unwrap_or_else(PoisonError::into_inner).len()
+    /// How late a lease may be seen to end.
+    pub(crate) fn allow(&self, lag: Duration, slack: Duration) {
+        let log = &mut self.state().log;
+        (log.lag, log.slack) = (micros(lag), micros(slack));
     }
 
-    /// Fails unless nobody relied on the lock while another did, every token is greater than
-    /// those of all who came before, and a later asker got a greater token than whoever had been
-    /// granted before it asked.
-    pub(crate) fn check(&self) -> Outcome {
-        let mut all = self.stretches.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        all.sort_by_key(|stretch| stretch.began);
-        for pair in all.windows(2) {
-            let [first, second] = pair else { continue };
-            if second.began < first.ended {
-                return Err(Failure::new(format!("two at once: {first:?} and {second:?}")));
-            }
-            if second.token <= first.token {
-                return Err(Failure::new(format!("tokens fell: {first:?} then {second:?}")));
-            }
-        }
-        // The order above is that of the grants' arrival; this one that of real time.
-        for later in &all {
-            for earlier in &all {
-                if earlier.began < later.asked && earlier.token >= later.token {
-                    return Err(Failure::new(format!("tokens fell: {earlier:?} then {later:?}")));
-                }
-            }
-        }
-        Ok(())
+    /// Something is being done to the server, until the answer is told to have come.
+    pub(crate) fn fault(&self, what: impl Into<String>) -> usize {
+        let mut state = self.state();
+        let event = Event::Fault { began: self.now(&mut state), done: None, what: what.into() };
+        state.push(event)
     }
+
+    pub(crate) fn fault_done(&self, fault: usize) {
+        let mut state = self.state();
+        let now = self.now(&mut state);
+        if let Some(Event::Fault { done, .. }) = state.log.events.get_mut(fault) {
+            *done = Some(now);
+        }
+    }
+
+    /// Somebody relied on a lock: `asked` for it, had it from `began` on, and believed in it until
+    /// `ended`.
+    pub(crate) fn relied(
+        &self,
+        who: usize,
+        key: &LockKey,
+        token: u64,
+        [asked, began, ended]: [Instant; 3],
+    ) {
+        let at = |instant: Instant| micros(instant.saturating_duration_since(self.zero));
+        let (asked, began, ended) = (at(asked), at(began), at(ended));
+        let mut state = self.state();
+        let key = state.key(key);
+        state.push(Event::Relied(Relied { began, ended, who, key, token, asked }));
+    }
+
+    /// How often somebody relied on a lock.
+    pub(crate) fn stretches(&self) -> usize {
+        let state = self.state();
+        state.log.events.iter().filter(|event| matches!(event, Event::Relied(_))).count()
+    }
+
+    /// Fails unless all that was answered can have been so. See [`check_history`].
+    pub(crate) fn check(&self) -> Result<(), Failure> {
+        self.state().log.check()
+    }
+
+    /// The last of it as text, for a failure that the checker has not found.
+    pub(crate) fn tail(&self, lines: usize) -> String {
+        self.state().log.tail(lines)
+    }
+
+    fn begin(&self, client: usize, verb: Verb, claim: &Claim) -> usize {
+        let mut state = self.state();
+        let invoked = self.now(&mut state);
+        let (key, holder) = (state.key(&claim.key), state.holder(claim.holder));
+        let call = Call {
+            invoked,
+            answered: None,
+            client,
+            verb,
+            key,
+            holder,
+            ttl: micros(claim.ttl),
+            floor: claim.min_token,
+            answer: Answer::Open,
+        };
+        state.push(Event::Call(call))
+    }
+
+    fn end(&self, call: usize, answer: Answer) {
+        let mut state = self.state();
+        let now = self.now(&mut state);
+        if let Some(Event::Call(call)) = state.log.events.get_mut(call) {
+            (call.answered, call.answer) = (Some(now), answer);
+        }
+    }
+
+    fn client(&self) -> usize {
+        let mut state = self.state();
+        state.clients += 1;
+        state.clients - 1
+    }
+
+    /// What happens later has a later time, even while a paused clock stands still.
+    fn now(&self, state: &mut State) -> u64 {
+        state.last = micros(self.zero.elapsed()).max(state.last + 1);
+        state.last
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn push(&mut self, event: Event) -> usize {
+        self.log.events.push(event);
+        self.log.events.len() - 1
+    }
+
+    fn key(&mut self, key: &LockKey) -> usize {
+        let next = self.keys.len();
+        *self.keys.entry(key.clone()).or_insert(next)
+    }
+
+    fn holder(&mut self, holder: HolderId) -> usize {
+        let next = self.holders.len();
+        *self.holders.entry(holder).or_insert(next)
+    }
+}
+
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
+
+impl Answer {
+    fn error(error: &BackendError) -> Self {
+        match error {
+            BackendError::Unavailable(_) => Self::Unavailable,
+            BackendError::Rejected(_) | BackendError::InvalidInput(_) => Self::Refused,
+            // Any doubt is ambiguous.
+            _ => Self::Ambiguous,
+        }
+    }
+
+    fn acquire(answer: &Result<Acquire, BackendError>) -> Self {
+        match answer {
+            Ok(Acquire::Acquired(lease)) => {
+                Self::Granted { token: lease.token, ttl: micros(lease.ttl) }
+            }
+            Ok(Acquire::Contended(_)) => Self::Contended,
+            Err(error) => Self::error(error),
+        }
+    }
+
+    fn renew(answer: &Result<Renew, BackendError>) -> Self {
+        match answer {
+            Ok(Renew::Renewed(lease)) => {
+                Self::Granted { token: lease.token, ttl: micros(lease.ttl) }
+            }
+            Ok(Renew::NotHeld) => Self::NotHeld,
+            Err(error) => Self::error(error),
+        }
+    }
+
+    fn release(answer: &Result<Release, BackendError>) -> Self {
+        match answer {
+            Ok(Release::Released) => Self::Released,
+            Ok(Release::NotHeld) => Self::NotHeld,
+            Err(error) => Self::error(error),
+        }
+    }
+}
+
+/// Checks a history that a failed case has printed, from the line that begins with `history` on.
+///
+/// Nobody may have been granted a key, or have relied on it, while another surely had it; tokens
+/// rise in real time and are given once; nobody is told that a key is taken while nobody can have
+/// it; and a holder that was released has nothing more. A call without an answer, or with an
+/// ambiguous one, may have happened at any time since it began, or never. The line `fault` stands
+/// for something that was done to the server, over which leases may be lost.
+///
+/// # Errors
+///
+/// What cannot have been, with the lines that contradict each other; or a line that is none.
+pub fn check_history(text: &str) -> Result<(), Failure> {
+    text.parse::<Log>()?.check()
 }
 
 #[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use super::*;
-
-    fn history(stretches: &[(u64, u64, u64, u64)]) -> Outcome {
-        let zero = Instant::now();
-        let at = |ms| zero + Duration::from_millis(ms);
-        let history = History::default();
-        for (who, &(token, asked, began, ended)) in stretches.iter().enumerate() {
-            history.add(Stretch {
-                who,
-                token,
-                asked: at(asked),
-                began: at(began),
-                ended: at(ended),
-            });
-        }
-        history.check()
-    }
-
-    #[test]
-    fn the_checker_knows_good_from_bad() {
-        assert!(history(&[(1, 0, 1, 5), (2, 0, 6, 9), (3, 7, 9, 10)]).is_ok());
-        assert!(history(&[(1, 0, 1, 5), (2, 0, 4, 9)]).is_err(), "an overlap");
-        assert!(history(&[(2, 0, 1, 5), (1, 0, 6, 9)]).is_err(), "a falling token");
-        assert!(history(&[(2, 0, 1, 5), (2, 6, 7, 9)]).is_err(), "the same token twice");
-    }
-}
+mod tests;

@@ -26,6 +26,7 @@
 
 mod relay;
 
+use std::collections::VecDeque;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::pin::pin;
@@ -83,13 +84,27 @@ pub struct Proxy {
     task: AbortHandle,
 }
 
+/// How many chunks are remembered.
+const MARKS: usize = 1000;
+
 /// What holds until it is changed.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 struct Rules {
+    server: SocketAddr,
     modes: [Mode; 2],
     refuse: bool,
-    /// Counts the calls that cut all connections.
+    /// Counts the calls that reset all connections.
     cuts: u64,
+    /// Counts the calls that end all connections.
+    ends: u64,
+    /// Counts the calls that strand all connections.
+    strands: u64,
+}
+
+impl Rules {
+    fn new(server: SocketAddr) -> Self {
+        Self { server, modes: [Mode::Pass; 2], refuse: false, cuts: 0, ends: 0, strands: 0 }
+    }
 }
 
 /// What the connections share.
@@ -97,6 +112,8 @@ struct Rules {
 struct Shared {
     connections: AtomicU64,
     delivered: [AtomicU64; 2],
+    /// How many bytes had been delivered after each chunk, for the last chunks.
+    marks: Mutex<[VecDeque<u64>; 2]>,
     swallowed: [AtomicU64; 2],
     once: Mutex<[Once; 2]>,
     counted: Notify,
@@ -120,9 +137,9 @@ impl Proxy {
     pub async fn start(server: SocketAddr) -> io::Result<Self> {
         let listener = listen().await?;
         let addr = listener.local_addr()?;
-        let (rules, seen) = watch::channel(Rules::default());
+        let (rules, seen) = watch::channel(Rules::new(server));
         let shared = Arc::new(Shared::default());
-        let task = tokio::spawn(relay::accept(listener, addr, server, seen, Arc::clone(&shared)));
+        let task = tokio::spawn(relay::accept(listener, addr, seen, Arc::clone(&shared)));
         Ok(Self { addr, rules, shared, task: task.abort_handle() })
     }
 
@@ -147,6 +164,23 @@ impl Proxy {
         self.rules.send_modify(|rules| rules.cuts += 1);
     }
 
+    /// Ends all open connections as a server does that closes them in order: what was delivered
+    /// can be read, then comes the end of the stream. New ones are welcome.
+    pub fn end(&self) {
+        self.rules.send_modify(|rules| rules.ends += 1);
+    }
+
+    /// Leaves all open connections open, and has everything vanish on them from now on, for ever:
+    /// a path that died silently, of which nobody is told. New connections are welcome.
+    pub fn strand(&self) {
+        self.rules.send_modify(|rules| rules.strands += 1);
+    }
+
+    /// Leads new connections to another server.
+    pub fn redirect(&self, server: SocketAddr) {
+        self.rules.send_modify(|rules| rules.server = server);
+    }
+
     /// Resets all open connections and stops listening, so that new ones are refused, until
     /// [`heal`](Self::heal) and a moment after.
     pub fn refuse(&self) {
@@ -157,7 +191,7 @@ impl Proxy {
     }
 
     /// Goes back to passing everything: ends every mode, refusal, and one-time fault that has
-    /// not happened yet. Connections that were cut stay cut, swallowed bytes stay lost.
+    /// not happened yet. Connections that were cut or stranded stay so, swallowed bytes stay lost.
     pub fn heal(&self) {
         *self.shared.once() = Default::default();
         self.rules.send_modify(|rules| {
@@ -184,6 +218,14 @@ impl Proxy {
     /// How many bytes were delivered in this direction, over all connections.
     pub fn delivered(&self, direction: Direction) -> u64 {
         self.shared.delivered[direction as usize].load(Ordering::SeqCst)
+    }
+
+    /// What [`delivered`](Self::delivered) was after each chunk, for the last thousand chunks. A
+    /// chunk is what one read gives, and ends where a message does, wherever the sender waits for
+    /// an answer before it goes on.
+    pub fn chunk_ends(&self, direction: Direction) -> Vec<u64> {
+        let marks = self.shared.marks.lock().unwrap_or_else(PoisonError::into_inner);
+        marks[direction as usize].iter().copied().collect()
     }
 
     /// How many bytes have vanished in this direction, over all connections.
@@ -259,6 +301,16 @@ impl Shared {
         once.cut_after = Some(left - now).filter(|left| *left > 0);
         // Fits: it is not more than `bytes`.
         (now as usize, once.cut_after.is_none())
+    }
+
+    fn chunk_delivered(&self, direction: Direction) {
+        let delivered = self.delivered[direction as usize].load(Ordering::SeqCst);
+        let marks = &mut self.marks.lock().unwrap_or_else(PoisonError::into_inner);
+        let marks = &mut marks[direction as usize];
+        if marks.len() == MARKS {
+            marks.pop_front();
+        }
+        marks.push_back(delivered);
     }
 
     fn count(&self, counter: &AtomicU64, by: usize) {

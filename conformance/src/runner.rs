@@ -1,43 +1,42 @@
 //! The shell around the cases: one named test each, side by side, on one shared store.
 
-use std::fmt::Write as _;
-use std::io::Write as _;
-use std::net::SocketAddr;
 use std::process::ExitCode;
-use std::sync::mpsc::RecvTimeoutError;
-use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Instant;
 
-use libtest_mimic::{Arguments, Completion, Failed, Trial};
-use lockcore::{BoxError, LockBackend};
-use tokio::runtime::{Builder, Handle, Runtime};
+use clap::Parser;
+use libtest_mimic::{Completion, Failed, Trial};
+use lockcore::{Limits, LockBackend};
+use tokio::runtime::{Builder, Runtime};
 
-use crate::case::{Case, Cx, Failure, Needs, Outcome, Pending, Store};
-use crate::cases;
-use crate::harness::{Clock, Fault, Harness};
-
-/// How long one case may take. On the paused clock an hour: it passes in no time when a case
-/// waits for nothing, so a hang is found at once.
-const LIMIT: Duration = Duration::from_secs(60);
-const PAUSED_LIMIT: Duration = Duration::from_secs(60 * 60);
-
-/// How long a case on the paused clock may take in real time: it stands still while tasks that
-/// never wait keep each other busy.
-const SPIN_LIMIT: Duration = Duration::from_secs(20);
+use crate::case::{Case, Failure, Needs};
+use crate::harness::Harness;
+use crate::options::Options;
+use crate::report::{CaseResult, Record, Report};
+use crate::run::{Abilities, Verdict, run};
+use crate::{cases, check_history};
 
 /// Cases at once. They mostly sleep, but each has connections of its own.
 const THREADS: usize = 32;
 
-/// Servers of their own, for the cases that break them, at once.
+/// Servers for the cases that break them, at once.
 const OWN_SERVERS: usize = 2;
 
 /// Runs the whole suite on a harness: the `main` of a test with `harness = false`.
 ///
-/// It takes libtest's arguments (a filter, `--list`, `--exact`, `--test-threads`, …), starts the
-/// store when the first case needs it, and drops the harness after the last. When the
-/// environment names a file in `LOCKCORE_TEST_SUMMARY`, a line for a closing report is appended
-/// to it: the store, and the numbers of cases passed, failed and not applicable, separated by
-/// tabs.
+/// It takes libtest's arguments (filters, `--list`, `--exact`, `--test-threads`, …), starts the
+/// store when the first case needs it, and drops the harness after the last. Besides:
+///
+/// - `--report FILE` writes what came out to `FILE` as JSON and beside it in Markdown.
+/// - `--seed N` repeats the random choices of the run that printed this seed. A case has the same
+///   ones whichever others run.
+/// - `--check-history FILE` runs nothing, and checks a history that a failed case has printed.
+///
+/// | Variable | |
+/// |---|---|
+/// | `LOCKCORE_TEST_SEED` | as `--seed` |
+/// | `LOCKCORE_TEST_REPORT` | a folder for a report of each run, named after the test and the store |
+/// | `LOCKCORE_TEST_SUMMARY` | a file to which a line is added: the store, and the numbers of cases passed, failed and not applicable, separated by tabs |
 ///
 /// ```no_run
 /// use std::net::SocketAddr;
@@ -64,243 +63,201 @@ const OWN_SERVERS: usize = 2;
 /// ```
 #[must_use = "the exit code says whether the suite passed"]
 pub fn main<H: Harness>() -> ExitCode {
-    let mut arguments = Arguments::from_args();
-    arguments.test_threads.get_or_insert(THREADS);
-    let suite = match Suite::<H>::new() {
+    let mut options = Options::parse();
+    if let Some(file) = &options.check_history {
+        return check(file);
+    }
+    options.libtest.test_threads.get_or_insert(THREADS);
+    let seed = options.seed.unwrap_or_else(|| fastrand::u64(..1_000_000_000));
+    let suite = match Suite::<H>::new(seed) {
         Ok(suite) => Arc::new(suite),
         Err(error) => {
             eprintln!("error: the suite's runtime did not start: {error}");
             return ExitCode::FAILURE;
         }
     };
-    let trials = cases::all().map(|case| suite.clone().trial(case)).collect();
-    let conclusion = libtest_mimic::run(&arguments, trials);
-    suite.report(&conclusion);
-    let code = conclusion.exit_code();
+    let trials = options.wanted(cases().map(|case| suite.clone().trial(case)).collect());
+    let conclusion = libtest_mimic::run(&options.libtest, trials);
+    let mut code = conclusion.exit_code();
+    if let Some(report) = suite.report() {
+        println!("{}", report.summary());
+        if let Err(error) = report.write(options.report.as_deref()) {
+            eprintln!("error: the report was not written: {error}");
+            code = ExitCode::FAILURE;
+        }
+    }
     suite.stop();
     code
+}
+
+fn check(file: &std::path::Path) -> ExitCode {
+    let checked = std::fs::read_to_string(file).map_err(Failure::from);
+    match checked.and_then(|text| check_history(&text)) {
+        Ok(()) => {
+            println!("nothing in this history contradicts the laws");
+            ExitCode::SUCCESS
+        }
+        Err(failure) => {
+            eprintln!("error: {failure}");
+            ExitCode::FAILURE
+        }
+    }
 }
 
 /// One run of the suite.
 struct Suite<H> {
     runtime: Runtime,
+    seed: u64,
+    began: Instant,
     /// The store that most cases share, or why it could not be started.
-    shared: OnceLock<Result<Arc<H>, String>>,
+    shared: OnceLock<Result<Shared<H>, String>>,
+    abilities: Abilities,
     own_servers: Permits,
+    /// Servers that a case has had to itself, and left whole.
+    spare: Mutex<Vec<Arc<H>>>,
+    records: Mutex<Vec<Record>>,
+}
+
+struct Shared<H> {
+    harness: Arc<H>,
+    limits: Option<Limits>,
 }
 
 impl<H: Harness> Suite<H> {
-    fn new() -> std::io::Result<Self> {
-        let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-        Ok(Self { runtime, shared: OnceLock::new(), own_servers: Permits::new(OWN_SERVERS) })
+    fn new(seed: u64) -> std::io::Result<Self> {
+        Ok(Self {
+            runtime: Builder::new_multi_thread().worker_threads(2).enable_all().build()?,
+            seed,
+            began: Instant::now(),
+            shared: OnceLock::new(),
+            abilities: Abilities::default(),
+            own_servers: Permits::new(OWN_SERVERS),
+            spare: Mutex::default(),
+            records: Mutex::default(),
+        })
     }
 
     fn trial(self: Arc<Self>, case: &'static Case) -> Trial {
-        Trial::ignorable_test(case.name(), move || match self.run(case) {
-            Ok(Verdict::Passed) => Ok(Completion::Completed),
-            Ok(Verdict::NotApplicable(why)) => {
-                Ok(Completion::ignored_with(format!("not applicable: {why}")))
+        let (name, law, seed) = (case.name(), case.law(), self.seed);
+        let test = move || {
+            // A case that panics has failed, and is to be found in the report.
+            let mut recorded = Recorded { suite: &self, case, began: Instant::now(), result: None };
+            let result = match self.run(case, &mut recorded.began) {
+                Ok(Verdict::Passed) => CaseResult::Passed,
+                Ok(Verdict::NotApplicable(why)) => CaseResult::NotApplicable(why),
+                Err(failure) => CaseResult::Failed(format!(
+                    "law {law}: {failure}\n    again with the same random choices: \
+                     --seed {seed} --exact {name}"
+                )),
+            };
+            recorded.end(result.clone());
+            match result {
+                CaseResult::Passed => Ok(Completion::Completed),
+                CaseResult::Failed(why) => Err(Failed::from(why)),
+                CaseResult::NotApplicable(why) => {
+                    Ok(Completion::ignored_with(format!("not applicable: {why}")))
+                }
             }
-            Err(failure) => Err(Failed::from(format!("law {}: {failure}", case.law()))),
-        })
-        .with_kind(case.law())
+        };
+        Trial::ignorable_test(name, test).with_kind(law)
     }
 
-    fn run(&self, case: &Case) -> Result<Verdict, Failure> {
+    fn run(&self, case: &Case, began: &mut Instant) -> Result<Verdict, Failure> {
         let handle = self.runtime.handle();
-        let shared = match self.shared.get_or_init(|| {
-            handle.block_on(H::start()).map(Arc::new).map_err(|error| error.to_string())
-        }) {
-            Ok(shared) => shared.clone(),
+        let shared = match self.shared.get_or_init(|| handle.block_on(Shared::start())) {
+            Ok(shared) => shared.harness.clone(),
             Err(error) => return Err(Failure::new(format!("the store did not start: {error}"))),
         };
         let Needs::Faults(_) = case.requirement() else {
-            return on(case, shared, handle);
+            return run(case, shared, handle, self.seed, &self.abilities);
         };
         // Breaking the shared server would break everybody's case.
         let _permit = self.own_servers.take();
-        let own = match handle.block_on(H::start()) {
-            Ok(own) => Arc::new(own),
-            Err(error) => return Err(Failure::new(format!("no server of its own: {error}"))),
+        // Its turn is no time of its own.
+        *began = Instant::now();
+        let spare = self.spare().pop();
+        let own = match spare {
+            Some(own) => own,
+            None => match handle.block_on(H::start()) {
+                Ok(own) => Arc::new(own),
+                Err(error) => return Err(Failure::new(format!("no server of its own: {error}"))),
+            },
         };
-        let verdict = on(case, own.clone(), handle);
-        let _inside = handle.enter();
-        drop(own);
+        let verdict = run(case, own.clone(), handle, self.seed, &self.abilities);
+        if verdict.is_ok() {
+            self.spare().push(own);
+        } else {
+            // In whatever state it is.
+            let _inside = handle.enter();
+            drop(own);
+        }
         verdict
     }
 
-    fn report(&self, conclusion: &libtest_mimic::Conclusion) {
-        let Some(shared) = self.shared.get() else {
-            return;
-        };
-        let about = match shared {
-            Ok(harness) => harness.about(),
-            Err(_) => format!("{} (not started)", std::any::type_name::<H::Backend>()),
-        };
-        let (passed, failed, other) =
-            (conclusion.num_passed, conclusion.num_failed, conclusion.num_ignored);
-        println!(
-            "conformance of {about}: {passed} passed, {failed} failed, {other} not applicable"
-        );
-        let Some(path) = std::env::var_os("LOCKCORE_TEST_SUMMARY") else {
-            return;
-        };
-        let line = format!("{about}\t{passed}\t{failed}\t{other}\n");
-        let written = std::fs::OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(&path)
-            .and_then(|mut file| file.write_all(line.as_bytes()));
-        if let Err(error) = written {
-            eprintln!("error: could not append to {}: {error}", path.display());
-        }
+    fn spare(&self) -> MutexGuard<'_, Vec<Arc<H>>> {
+        self.spare.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Drops the harness inside its runtime, where containers are taken down.
+    fn records(&self) -> MutexGuard<'_, Vec<Record>> {
+        self.records.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Nothing where no case was run.
+    fn report(&self) -> Option<Report> {
+        let shared = self.shared.get()?;
+        let (store, limits, signals) = match shared {
+            Ok(Shared { harness, limits }) => (harness.about(), *limits, harness.signals()),
+            Err(_) => {
+                (format!("{} (not started)", std::any::type_name::<H::Backend>()), None, false)
+            }
+        };
+        let mut records = self.records().clone();
+        let place = |record: &Record| cases().position(|case| case.name() == record.name);
+        records.sort_by_key(place);
+        let seconds = self.began.elapsed().as_secs_f64();
+        Some(Report { store, limits, signals, seed: self.seed, seconds, cases: records })
+    }
+
+    /// Drops the harnesses inside their runtime, where containers are taken down.
     fn stop(self: Arc<Self>) {
         let Ok(suite) = Arc::try_unwrap(self) else {
             return;
         };
         let _inside = suite.runtime.enter();
-        drop(suite.shared);
+        drop((suite.shared, suite.spare));
     }
-}
-
-/// How a case ended that did not fail.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Verdict {
-    /// It holds.
-    Passed,
-    /// The harness cannot do what the case needs, named here.
-    NotApplicable(String),
-}
-
-/// Runs one case on a store, on a runtime of its own.
-///
-/// For shells other than [`main`]; `runtime` is where the harness lives.
-///
-/// # Errors
-///
-/// The [`Failure`] of a case that does not hold, with its notes.
-pub fn on<H: Harness>(case: &Case, harness: Arc<H>, runtime: &Handle) -> Result<Verdict, Failure> {
-    let clock = H::clock();
-    match case.requirement() {
-        Needs::Wire if harness.endpoints().is_empty() => {
-            return Ok(Verdict::NotApplicable("the store has no TCP endpoint".to_owned()));
-        }
-        Needs::Signals if !harness.signals() => {
-            return Ok(Verdict::NotApplicable("the store does not signal releases".to_owned()));
-        }
-        _ => {}
-    }
-    let mut builder = Builder::new_current_thread();
-    builder.enable_all();
-    let limit = match clock {
-        Clock::Paused => {
-            builder.start_paused(true);
-            PAUSED_LIMIT
-        }
-        Clock::Real => LIMIT,
-    };
-    let store = Arc::new(Shared { harness, runtime: runtime.clone(), clock });
-    let own = builder.build()?;
-    own.block_on(async {
-        if let Needs::Faults(faults) = case.requirement()
-            && let Some(fault) = store.missing(faults).await
-        {
-            return Ok(Verdict::NotApplicable(format!("the harness cannot {fault} its server")));
-        }
-        let cx = Cx::new(store, clock).await?;
-        let outcome: Outcome = tokio::select! {
-            outcome = case.start(&cx) => outcome,
-            () = tokio::time::sleep(limit) => {
-                Err(Failure::new(format!("it hung: no end after {limit:?}")))
-            }
-            () = spun(clock) => {
-                Err(Failure::new(format!("it spun: no end after {SPIN_LIMIT:?} of real time")))
-            }
-        };
-        outcome.map(|()| Verdict::Passed).map_err(|failure| with_notes(failure, &cx))
-    })
-}
-
-/// Resolves after the limit in real time on the paused clock, which does not move while there is
-/// anything to do.
-async fn spun(clock: Clock) {
-    if clock == Clock::Real {
-        return std::future::pending().await;
-    }
-    let (ring, bell) = tokio::sync::oneshot::channel::<()>();
-    let (cancel, cancelled) = std::sync::mpsc::channel::<()>();
-    std::thread::spawn(move || {
-        if cancelled.recv_timeout(SPIN_LIMIT) == Err(RecvTimeoutError::Timeout) {
-            let _ = ring.send(());
-        }
-    });
-    let _ = bell.await;
-    drop(cancel);
-}
-
-fn with_notes(failure: Failure, cx: &Cx) -> Failure {
-    let mut message = failure.to_string();
-    for note in cx.notes() {
-        let _ = write!(message, "\n    {note}");
-    }
-    Failure::new(message)
-}
-
-/// A harness as cases see it. Its faults are inflicted on its own runtime, where its containers'
-/// connections live.
-struct Shared<H> {
-    harness: Arc<H>,
-    runtime: Handle,
-    clock: Clock,
 }
 
 impl<H: Harness> Shared<H> {
-    /// The first of the faults that the harness cannot inflict, found by trying each.
-    async fn missing(&self, faults: &[Fault]) -> Option<Fault> {
-        for &fault in faults {
-            // What is tried is mended at once: the case begins with a whole server.
-            let ok = match fault {
-                Fault::Pause | Fault::Resume => {
-                    self.inflict(Fault::Pause).await && self.inflict(Fault::Resume).await
-                }
-                Fault::Kill | Fault::Restart => {
-                    self.inflict(Fault::Kill).await && self.inflict(Fault::Restart).await
-                }
-                other => self.inflict(other).await,
-            };
-            if !ok {
-                return Some(fault);
-            }
-        }
-        None
+    async fn start() -> Result<Self, String> {
+        let harness = H::start().await.map_err(|error| error.to_string())?;
+        // For the report; the cases say it if nobody can connect.
+        let client = harness.connect(&harness.endpoints()).await;
+        let limits = client.ok().map(|client| client.limits());
+        Ok(Self { harness: Arc::new(harness), limits })
     }
 }
 
-impl<H: Harness> Store for Shared<H> {
-    fn connect<'a>(
-        &'a self,
-        at: &'a [SocketAddr],
-    ) -> Pending<'a, Result<Arc<dyn LockBackend>, BoxError>> {
-        Box::pin(async move {
-            let backend = self.harness.connect(at).await?;
-            Ok(Arc::new(backend) as Arc<dyn LockBackend>)
-        })
-    }
+/// Puts a case into the report, at the latest when it panics.
+struct Recorded<'a, H: Harness> {
+    suite: &'a Suite<H>,
+    case: &'static Case,
+    began: Instant,
+    result: Option<CaseResult>,
+}
 
-    fn endpoints(&self) -> Vec<SocketAddr> {
-        self.harness.endpoints()
+impl<H: Harness> Recorded<'_, H> {
+    fn end(mut self, result: CaseResult) {
+        self.result = Some(result);
     }
+}
 
-    fn inflict(&self, fault: Fault) -> Pending<'_, bool> {
-        if self.clock == Clock::Paused {
-            return Box::pin(self.harness.inflict(fault));
-        }
-        let harness = self.harness.clone();
-        let task = self.runtime.spawn(async move { harness.inflict(fault).await });
-        Box::pin(async move { task.await.unwrap_or(false) })
+impl<H: Harness> Drop for Recorded<'_, H> {
+    fn drop(&mut self) {
+        let result = self.result.take();
+        let result = result.unwrap_or_else(|| CaseResult::Failed("it panicked".to_owned()));
+        let (name, law) = (self.case.name(), self.case.law());
+        self.suite.records().push(Record { name, law, result, time: self.began.elapsed() });
     }
 }
 

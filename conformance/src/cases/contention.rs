@@ -4,14 +4,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use lockcore::{Acquire, Claim, FenceRegister, LockManager};
+use lockcore::{Acquire, Claim, FenceRegister, LockKey, LockManager};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::cases;
 use crate::case::{Cx, Failure, Outcome, ensure};
 use crate::faulty::{Faulty, Storm, Verb};
-use crate::history::{History, Stretch};
 
 cases! { "contention";
     one_winner_of_many: "L1";
@@ -69,15 +68,16 @@ async fn a_counter_counts(cx: &Cx) -> Outcome {
 
 async fn histories_hold(cx: &Cx) -> Outcome {
     let managers = [cx.manager(cx.a.clone()).build()?, cx.manager(cx.b.clone()).build()?];
-    let history = work(cx, &managers, 8, 6).await?;
-    ensure!(history.len() == 48, "48 acquisitions, {} in the history", history.len());
-    history.check()
+    work(cx, &cx.key, &managers, 8, 6).await?;
+    let stretches = cx.history.stretches();
+    ensure!(stretches == 48, "48 acquisitions, {stretches} in the history");
+    Ok(())
 }
 
 /// Whatever is lost, late or refused: nobody relies on the lock while another does.
 async fn histories_hold_under_faults(cx: &Cx) -> Outcome {
-    let seeds = if cx.exact() { 0..40 } else { 0..2 };
-    for seed in seeds {
+    let mut random = cx.random(0);
+    for round in 0..if cx.exact() { 40 } else { 2 } {
         let delay = cx.hold_ttl() / 60;
         let storm = Storm {
             lose_request: 0.05,
@@ -85,39 +85,40 @@ async fn histories_hold_under_faults(cx: &Cx) -> Outcome {
             refuse: 0.05,
             reset: 0.05,
             straggle: 0.05,
+            repeat: 0.05,
             delay,
         };
         let mut managers = Vec::new();
-        for (n, client) in [&cx.a, &cx.b, &cx.a].into_iter().enumerate() {
+        for client in [&cx.a, &cx.b, &cx.a] {
             let store = Faulty::new(client.clone());
-            store.storm(seed * 10 + n as u64, storm);
+            store.storm(random.u64(..), storm);
             managers.push(cx.manager(store).retry_for(cx.hold_ttl() * 20).build()?);
         }
-        let history = work(cx, &managers, 6, 3).await?;
-        ensure!(history.len() > 0, "seed {seed}: nobody got the lock");
-        history.check().map_err(|failure| Failure::new(format!("seed {seed}: {failure}")))?;
+        let before = cx.history.stretches();
+        let key = cx.key_with(&format!("/{round}"));
+        work(cx, &key, &managers, 6, 3).await?;
+        ensure!(cx.history.stretches() > before, "nobody got the lock");
         for manager in &managers {
             manager.drain().await;
         }
-        // A straggler may have been granted to nobody; it ends with its ttl.
-        cx.until_free(cx.hold_ttl() * 2 + cx.slack()).await?;
     }
     Ok(())
 }
 
-/// Workers take turns: each relies on the lock for a while, then releases it.
+/// Workers take turns: each relies on the lock for a while, then releases it. The history of it
+/// is checked when the case ends.
 async fn work(
     cx: &Cx,
+    key: &LockKey,
     managers: &[LockManager],
     workers: usize,
     rounds: usize,
-) -> Result<History, Failure> {
-    let history = History::default();
+) -> Outcome {
     let register = Arc::new(FenceRegister::new(0_usize));
     let mut tasks = JoinSet::new();
     for who in 0..workers {
-        let lock = managers[who % managers.len()].lock(&cx.key)?;
-        let (history, register) = (history.clone(), register.clone());
+        let lock = managers[who % managers.len()].lock(key)?;
+        let (history, register) = (cx.history.clone(), register.clone());
         tasks.spawn(async move {
             for _ in 0..rounds {
                 let asked = Instant::now();
@@ -140,7 +141,7 @@ async fn work(
                         ended = now;
                     }
                 }
-                history.add(Stretch { who, token, asked, began, ended });
+                history.relied(who, lock.key(), token, [asked, began, ended]);
                 let _ = guard.release().await;
             }
         });
@@ -148,7 +149,7 @@ async fn work(
     while let Some(done) = tasks.join_next().await {
         done?;
     }
-    Ok(history)
+    Ok(())
 }
 
 /// The tasks of one process queue among themselves: the store hears of the head alone.

@@ -7,29 +7,29 @@ use lockcore::{Acquire, BackendError, Claim, LockBackend, LostReason};
 use tokio::time::{Instant, timeout};
 
 use super::cases;
+use super::wire::told;
 use crate::case::{Cx, Failure, Needs, Outcome, ensure};
 use crate::harness::Fault;
 
-const PAUSE: Needs = Needs::Faults(&[Fault::Pause]);
-const KILL: Needs = Needs::Faults(&[Fault::Kill]);
+pub(super) const PAUSE: Needs = Needs::Faults(&[Fault::Pause]);
+pub(super) const KILL: Needs = Needs::Faults(&[Fault::Kill]);
 const WIPE: Needs = Needs::Faults(&[Fault::Wipe]);
 
 cases! { "faults";
     paused_while_held: "L1 L3 L5", PAUSE;
     paused_for_less_than_the_lease: "L3", PAUSE;
     paused_while_waiting: "L1 L7", PAUSE;
-    paused_mid_acquire: "L2 L8", PAUSE;
-    paused_mid_release: "L6 L8", PAUSE;
-    killed_while_held: "L1 L5 L7", KILL;
+    killed_while_held: "L1 L3 L5 L7", KILL;
     killed_while_waiting: "L1 L7", KILL;
-    killed_mid_acquire: "L2 L7", KILL;
+    restarted_while_held: "L1 L5 L7", KILL;
+    restarted_while_waiting: "L1 L7", KILL;
     down_is_told: "L7", KILL;
     wiped_while_held: "L4 L5", WIPE;
     wiped_while_waiting: "L1", WIPE;
 }
 
 /// Asks until the key is granted, over whatever the store does meanwhile.
-async fn until_granted(
+pub(super) async fn until_granted(
     cx: &Cx,
     client: &Arc<dyn LockBackend>,
     limit: Duration,
@@ -48,7 +48,7 @@ async fn until_granted(
     Err(Failure::new(format!("not granted within {limit:?}")))
 }
 
-/// Paused for twice the ttl: the guard is lost by its deadline, and when the server goes on the
+/// Paused for longer than the ttl: the guard is lost by its deadline, and when the server goes on the
 /// key is free, with a greater token, and nothing of the old holder comes back.
 async fn paused_while_held(cx: &Cx) -> Outcome {
     let locks = cx.manager(cx.a.clone()).build()?;
@@ -56,12 +56,12 @@ async fn paused_while_held(cx: &Cx) -> Outcome {
     tokio::time::sleep(cx.hold_ttl() / 2).await;
     cx.inflict(Fault::Pause).await?;
     let (paused, left) = (Instant::now(), guard.remaining());
-    let reason = guard.lost().await;
+    let reason = told(&guard).await?;
     let after = paused.elapsed();
     cx.note(format!("{left:?} were left, lost after {after:?}"));
     ensure!(reason == LostReason::Expired, "{reason:?}");
     ensure!(after <= left + Duration::from_secs(1), "{left:?} were left, lost after {after:?}");
-    tokio::time::sleep_until(paused + cx.hold_ttl() * 2).await;
+    tokio::time::sleep_until(paused + cx.hold_ttl() + cx.hold_ttl() / 3).await;
     cx.inflict(Fault::Resume).await?;
     let (claim, lease) = until_granted(cx, &cx.b, cx.hold_ttl() + cx.slack()).await?;
     ensure!(!guard.is_valid(), "two valid holders");
@@ -99,40 +99,10 @@ async fn paused_while_waiting(cx: &Cx) -> Outcome {
     Ok(())
 }
 
-/// The request is with a server that stands still; its caller goes, and then the server.
-async fn paused_mid_acquire(cx: &Cx) -> Outcome {
-    let locks = cx.manager(cx.a.clone()).build()?;
-    locks.lock(&cx.key)?.acquire().await?.release().await?;
-    cx.inflict(Fault::Pause).await?;
-    let lock = locks.lock(&cx.key)?;
-    let gone = timeout(cx.hold_ttl() / 20, lock.acquire()).await;
-    ensure!(gone.is_err(), "a paused server answered: {gone:?}");
-    cx.inflict(Fault::Resume).await?;
-    timeout(cx.hold_ttl() / 6 + Duration::from_secs(1), locks.drain())
-        .await
-        .map_err(|_| Failure::new("not undone within a request timeout and a second"))?;
-    ensure!(cx.sight().await?.is_none(), "dropped and drained, and in sight");
-    lock.acquire().await?.release().await?;
-    Ok(())
-}
-
-async fn paused_mid_release(cx: &Cx) -> Outcome {
-    let locks = cx.manager(cx.a.clone()).build()?;
-    let guard = locks.lock(&cx.key)?.acquire().await?;
-    cx.inflict(Fault::Pause).await?;
-    let release = tokio::spawn(guard.release());
-    // Longer than a request may take: it is sent again.
-    tokio::time::sleep(cx.hold_ttl() / 4).await;
-    cx.inflict(Fault::Resume).await?;
-    release.await??;
-    ensure!(cx.sight().await?.is_none(), "released, and in sight");
-    Ok(())
-}
-
 /// Killed and started again while held. Whether the lease survives depends on the store; what
 /// must not happen is two valid guards beyond that, a falling token, or a client that does not
 /// come back.
-async fn killed_while_held(cx: &Cx) -> Outcome {
+async fn restarted_while_held(cx: &Cx) -> Outcome {
     let locks = cx.manager(cx.a.clone()).build()?;
     let guard = locks.lock(&cx.key)?.acquire().await?;
     let token = guard.fencing_token();
@@ -165,8 +135,27 @@ async fn killed_while_held(cx: &Cx) -> Outcome {
     Ok(())
 }
 
+/// Down for longer than the lease: the guard is lost by its deadline, as if the store hung.
+async fn killed_while_held(cx: &Cx) -> Outcome {
+    let locks = cx.manager(cx.a.clone()).build()?;
+    let guard = locks.lock(&cx.key)?.acquire().await?;
+    cx.inflict(Fault::Kill).await?;
+    let (killed, left) = (Instant::now(), guard.remaining());
+    let reason = told(&guard).await?;
+    let after = killed.elapsed();
+    cx.note(format!("{left:?} were left, lost after {after:?}"));
+    ensure!(reason == LostReason::Expired, "{reason:?}");
+    ensure!(after <= left + Duration::from_secs(1), "{left:?} were left, lost after {after:?}");
+    cx.inflict(Fault::Restart).await?;
+    // A store that kept the lease may count its ttl from the restart.
+    let (_, lease) = until_granted(cx, &cx.b, cx.hold_ttl() * 2 + cx.slack()).await?;
+    ensure!(!guard.is_valid(), "two valid holders");
+    ensure!(lease.token > guard.fencing_token(), "{lease:?} after {guard:?}");
+    Ok(())
+}
+
 /// A look over a connection that may have to be made anew.
-async fn until_seen(
+pub(super) async fn until_seen(
     cx: &Cx,
     client: &Arc<dyn LockBackend>,
 ) -> Result<Option<lockcore::LeaseInfo>, Failure> {
@@ -180,6 +169,14 @@ async fn until_seen(
 }
 
 async fn killed_while_waiting(cx: &Cx) -> Outcome {
+    waiting_while_down(cx, cx.ttl + cx.ttl / 2).await
+}
+
+async fn restarted_while_waiting(cx: &Cx) -> Outcome {
+    waiting_while_down(cx, Duration::ZERO).await
+}
+
+async fn waiting_while_down(cx: &Cx, down: Duration) -> Outcome {
     let mut holder = cx.claim();
     holder.ttl = cx.ttl * 2;
     let first = cx.acquire(&cx.b, &holder).await?;
@@ -187,26 +184,11 @@ async fn killed_while_waiting(cx: &Cx) -> Outcome {
     let waiting = tokio::spawn(async move { lock.acquire().await });
     tokio::time::sleep(Duration::from_millis(200)).await;
     cx.inflict(Fault::Kill).await?;
-    tokio::time::sleep(Duration::from_millis(700)).await;
+    tokio::time::sleep(down).await;
     cx.inflict(Fault::Restart).await?;
-    let guard = timeout(holder.ttl + Duration::from_secs(5), waiting).await;
+    let guard = timeout(holder.ttl * 2 + Duration::from_secs(5), waiting).await;
     let guard = guard.map_err(|_| Failure::new("the waiter hangs"))???;
     ensure!(guard.fencing_token() > first.token, "{guard:?} after {first:?}");
-    guard.release().await?;
-    Ok(())
-}
-
-async fn killed_mid_acquire(cx: &Cx) -> Outcome {
-    let locks = cx.manager(cx.a.clone()).build()?;
-    cx.inflict(Fault::Pause).await?;
-    let lock = locks.lock(&cx.key)?;
-    let asking = tokio::spawn(async move { lock.acquire().await });
-    tokio::time::sleep(cx.hold_ttl() / 20).await;
-    cx.inflict(Fault::Kill).await?;
-    cx.inflict(Fault::Restart).await?;
-    let guard = timeout(Duration::from_secs(20), asking).await;
-    let guard = guard.map_err(|_| Failure::new("the acquire hangs"))???;
-    ensure!(guard.is_valid(), "a dead guard: {guard:?}");
     guard.release().await?;
     Ok(())
 }

@@ -6,12 +6,18 @@ mod cuts;
 mod expiry;
 mod faults;
 mod fencing;
+mod formats;
 mod guard;
 mod input;
+mod late;
+mod midway;
 mod ownership;
+mod partitions;
 mod renewal;
+mod repeats;
 mod retry;
 mod sight;
+mod strangers;
 mod waiting;
 mod wire;
 
@@ -24,6 +30,7 @@ pub fn all() -> impl Iterator<Item = &'static Case> {
         expiry::CASES,
         renewal::CASES,
         retry::CASES,
+        repeats::CASES,
         fencing::CASES,
         sight::CASES,
         contention::CASES,
@@ -32,8 +39,13 @@ pub fn all() -> impl Iterator<Item = &'static Case> {
         guard::CASES,
         input::CASES,
         wire::CASES,
+        partitions::CASES,
+        late::CASES,
         cuts::CASES,
+        strangers::CASES,
+        formats::CASES,
         faults::CASES,
+        midway::CASES,
     ]
     .into_iter()
     .flatten()

@@ -1,6 +1,6 @@
 //! Whose a key is.
 
-use lockcore::{Acquire, Release, Renew};
+use lockcore::{Acquire, LockKey, Release, Renew};
 
 use super::cases;
 use crate::case::{Cx, Outcome, ensure, ensure_matches};
@@ -172,10 +172,60 @@ async fn keys_do_not_meet(cx: &Cx) -> Outcome {
         "|",
         "|1",
         "\u{1f512}",
+        // A prefix of one is another, in both orders.
+        "/a/b",
+        "/ab",
+        "//",
+        // The names of a store's own records.
+        ":released:lease",
+        "/lease/",
+        "/lease",
+        "/token",
+        ":born",
+        "/base/0",
+        // Control characters and such as are not seen.
+        "\t",
+        "\r\n",
+        "\u{1b}[2J",
+        "\u{7f}",
+        "\u{200b}",
+        "\u{202e}",
+        "\u{feff}",
+        "\u{fffd}",
+        "\u{10ffff}",
+        // Of SQL, Lua, shells, globs, regular expressions and formats.
+        "' OR '1'='1",
+        "$1",
+        "$$",
+        "--",
+        "/*",
+        "]]",
+        "${x}",
+        "`id`",
+        "#",
+        "^.*$",
+        "[a-z]",
+        "_",
+        "%s",
+        "\\n",
+        "\\\\",
+        "\\%",
+        "+",
+        "?a=b&c",
+        // In scripts that fold case in other ways.
+        "\u{df}",
+        "ss",
+        "\u{130}",
+        "i",
+        "I",
     ];
     let mut held = Vec::new();
-    for suffix in suffixes {
-        let mut claim = cx.claim_on(&cx.key_with(suffix));
+    let keys = suffixes.iter().map(|suffix| cx.key_with(suffix));
+    // And what comes before it.
+    let fronts = [" ", "/", "{a}", "%", "\\", "\u{feff}", "lease:"];
+    let others = fronts.iter().map(|front| LockKey::new(format!("{front}{}", cx.key)));
+    for key in keys.map(Ok).chain(others) {
+        let mut claim = cx.claim_on(&key?);
         // None of them must end before all are looked at.
         claim.ttl = cx.ttl * 30;
         let lease = cx.acquire(&cx.a, &claim).await?;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use lockcore::{Acquire, BackendError, ErrorKind, LockBackend, LostReason, Release};
+use lockcore::{Acquire, BackendError, ErrorKind, LockBackend, LockGuard, LostReason, Release};
 use tokio::time::{Instant, timeout};
 
 use super::cases;
@@ -29,7 +29,7 @@ cases! { "wire";
 
 /// A client behind a proxy for each endpoint.
 pub(super) struct Wire {
-    proxies: Vec<Proxy>,
+    pub(super) proxies: Vec<Proxy>,
     pub(super) client: Arc<dyn LockBackend>,
 }
 
@@ -40,10 +40,11 @@ impl Wire {
             proxies.push(Proxy::start(endpoint).await?);
         }
         let at: Vec<_> = proxies.iter().map(Proxy::addr).collect();
-        let client = cx.store.connect(&at).await?;
+        let client = cx.connect_at(&at).await?;
         let wire = Self { proxies, client };
         // Whatever is only done once, at first use, has been done.
-        let claim = cx.claim_on(&cx.key_with("/warm-up"));
+        let mut claim = cx.claim();
+        claim.key = cx.key_with(&format!("/warm-up/{}", claim.holder));
         cx.acquire(&wire.client, &claim).await?;
         cx.renew(&wire.client, &claim).await?;
         cx.release(&wire.client, &claim).await?;
@@ -77,6 +78,13 @@ impl Wire {
     pub(super) fn delivered(&self, direction: Direction) -> u64 {
         self.proxies.iter().map(|proxy| proxy.delivered(direction)).sum()
     }
+}
+
+/// Why a lock was lost, within what its lease can last and some more.
+pub(super) async fn told(guard: &LockGuard) -> Result<LostReason, Failure> {
+    let limit = guard.remaining() + Duration::from_secs(5);
+    let lost = timeout(limit, guard.lost()).await;
+    lost.map_err(|_| Failure::new(format!("{limit:?} later it is not told: {guard:?}")))
 }
 
 /// Makes a call until it is answered; it may fail in between, but only honestly.
@@ -136,9 +144,12 @@ async fn a_cut_connection_heals(cx: &Cx) -> Outcome {
 async fn a_lost_acquire_answer_is_recognised(cx: &Cx) -> Outcome {
     for then in [Then::Cut, Then::Go] {
         let wire = Wire::new(cx).await?;
-        let locks = cx.manager(wire.client.clone()).build()?;
+        let (ttl, soon) = (cx.hold_ttl() * 20, cx.hold_ttl() * 3);
+        let locks = cx.manager(wire.client.clone()).ttl(ttl).request_timeout(cx.hold_ttl() / 6);
+        let locks = locks.build()?;
         wire.each(|proxy| proxy.swallow_next(Direction::ToClient, then));
-        let guard = locks.lock(&cx.key)?.acquire().await?;
+        let guard = timeout(soon, locks.lock(&cx.key)?.acquire()).await;
+        let guard = guard.map_err(|_| Failure::new("it waits for its own lease to end"))??;
         ensure!(
             wire.proxies.iter().any(|proxy| proxy.swallowed(Direction::ToClient) > 0),
             "{then:?}: nothing was lost"
@@ -232,7 +243,7 @@ async fn a_black_hole_is_told_by_the_deadline(cx: &Cx) -> Outcome {
     tokio::time::sleep(cx.hold_ttl() / 2).await;
     wire.each(|proxy| proxy.set_both(Mode::Swallow));
     let (cut, left) = (Instant::now(), guard.remaining());
-    let reason = guard.lost().await;
+    let reason = told(&guard).await?;
     let after = cut.elapsed();
     cx.note(format!("{left:?} were left, lost after {after:?}"));
     ensure!(reason == LostReason::Expired, "{reason:?}");

@@ -18,7 +18,6 @@ use super::{Direction, Mode, Rules, Shared, Then};
 pub(super) async fn accept(
     listener: TcpListener,
     addr: SocketAddr,
-    server: SocketAddr,
     mut rules: watch::Receiver<Rules>,
     shared: Arc<Shared>,
 ) {
@@ -42,7 +41,7 @@ pub(super) async fn accept(
         };
         let Some(client) = client else { continue };
         shared.count(&shared.connections, 1);
-        let relay = relay(client, server, rules.clone(), now.cuts, Arc::clone(&shared));
+        let relay = relay(client, rules.clone(), now, Arc::clone(&shared));
         connections.spawn(relay);
     }
 }
@@ -69,21 +68,28 @@ enum Broken {
     Both,
     /// The receiving end keeps what it has got.
     Sender(Direction),
+    /// Both ends are told of the end, in order.
+    Neither,
 }
 
 /// One connection, from its first byte to its end.
 async fn relay(
     mut client: TcpStream,
-    server: SocketAddr,
     rules: watch::Receiver<Rules>,
-    cuts: u64,
+    then: Rules,
     shared: Arc<Shared>,
 ) {
-    let mut all_cut = rules.clone();
-    let mut all_cut = pin!(all_cut.wait_for(|rules| rules.cuts != cuts));
+    let mut all_over = rules.clone();
+    let mut all_over = pin!(async move {
+        let over = |rules: &Rules| rules.cuts != then.cuts || rules.ends != then.ends;
+        match all_over.wait_for(over).await {
+            Ok(rules) if rules.cuts == then.cuts => Broken::Neither,
+            _ => Broken::Both,
+        }
+    });
     let connected = tokio::select! {
-        connected = TcpStream::connect(server) => connected.ok(),
-        _ = &mut all_cut => None,
+        connected = TcpStream::connect(then.server) => connected.ok(),
+        _ = &mut all_over => None,
     };
     let Some(mut server) = connected else {
         return reset(&client);
@@ -93,16 +99,31 @@ async fn relay(
     let broken = {
         let (from_client, to_client) = client.split();
         let (from_server, to_server) = server.split();
-        let requests = pump(Direction::ToServer, from_client, to_server, &rules, &shared);
-        let replies = pump(Direction::ToClient, from_server, to_client, &rules, &shared);
+        let pump = |direction, from, to| Pump {
+            direction,
+            from,
+            to,
+            rules: rules.clone(),
+            strands: then.strands,
+            shared: &shared,
+        };
+        let requests = pump(Direction::ToServer, from_client, to_server).run();
+        let replies = pump(Direction::ToClient, from_server, to_client).run();
         tokio::select! {
             ended = async { tokio::try_join!(requests, replies) } => match ended {
                 Ok(_) => return,
                 Err(broken) => broken,
             },
-            _ = all_cut => Broken::Both,
+            broken = all_over => broken,
         }
     };
+    if matches!(broken, Broken::Neither) {
+        // What is left unread would turn closing into a reset.
+        let _ = tokio::join!(client.shutdown(), server.shutdown());
+        let rest = async { tokio::join!(drain(&mut client), drain(&mut server)) };
+        let _ = tokio::time::timeout(LINGER, rest).await;
+        return;
+    }
     if !matches!(broken, Broken::Sender(Direction::ToServer)) {
         reset(&server);
     }
@@ -116,89 +137,120 @@ fn reset(stream: &TcpStream) {
     let _ = stream.set_zero_linger();
 }
 
-/// Carries the bytes of one direction until their end.
-async fn pump(
-    direction: Direction,
-    mut from: ReadHalf<'_>,
-    mut to: WriteHalf<'_>,
-    rules: &watch::Receiver<Rules>,
-    shared: &Shared,
-) -> Result<(), Broken> {
-    let mut rules = rules.clone();
-    let mut buffer = vec![0; 16 * 1024];
-    let way = direction as usize;
-    loop {
-        if rules.borrow_and_update().modes[way] == Mode::Stall {
-            rules.changed().await.map_err(|_| Broken::Both)?;
-            continue;
-        }
-        let read = tokio::select! {
-            read = from.read(&mut buffer) => read.map_err(|_| Broken::Both)?,
-            changed = rules.changed() => {
-                changed.map_err(|_| Broken::Both)?;
-                continue;
-            }
-        };
-        if read == 0 {
-            return to.shutdown().await.map_err(|_| Broken::Both);
-        }
-        let swallow = shared.once()[way].swallow.take();
-        if let Some(then) = swallow {
-            shared.count(&shared.swallowed[way], read);
-            match then {
-                Then::Go => continue,
-                Then::Cut => return Err(Broken::Both),
-            }
-        }
-        deliver(direction, &buffer[..read], &mut to, &mut rules, shared).await?;
-    }
+/// How long an end that was told may take.
+const LINGER: Duration = Duration::from_secs(1);
+
+/// Reads to the end.
+async fn drain(stream: &mut TcpStream) {
+    let mut buffer = [0; 1024];
+    while stream.read(&mut buffer).await.is_ok_and(|read| read > 0) {}
 }
 
-/// Carries one chunk, following the rules as they change.
-async fn deliver(
+/// Carries the bytes of one direction.
+struct Pump<'a> {
     direction: Direction,
-    mut chunk: &[u8],
-    to: &mut WriteHalf<'_>,
-    rules: &mut watch::Receiver<Rules>,
-    shared: &Shared,
-) -> Result<(), Broken> {
-    let way = direction as usize;
-    let read_at = Instant::now();
-    while !chunk.is_empty() {
-        let mode = rules.borrow_and_update().modes[way];
-        let (due, piece) = match mode {
-            Mode::Pass => (None, chunk.len()),
-            Mode::Delay(delay) => (Some(read_at + delay), chunk.len()),
-            Mode::Drip(interval) => (Some(Instant::now() + interval), 1),
-            Mode::Stall => {
-                rules.changed().await.map_err(|_| Broken::Both)?;
+    from: ReadHalf<'a>,
+    to: WriteHalf<'a>,
+    rules: watch::Receiver<Rules>,
+    /// As many as there were when the connection was made.
+    strands: u64,
+    shared: &'a Shared,
+}
+
+impl Pump<'_> {
+    /// Carries bytes until their end.
+    async fn run(mut self) -> Result<(), Broken> {
+        let mut buffer = vec![0; 16 * 1024];
+        let way = self.direction as usize;
+        loop {
+            if self.mode() == Mode::Stall {
+                self.changed().await?;
                 continue;
             }
-            Mode::Swallow => {
-                shared.count(&shared.swallowed[way], chunk.len());
-                return Ok(());
-            }
-        };
-        if let Some(due) = due {
-            tokio::select! {
-                () = sleep_until(due) => {}
-                changed = rules.changed() => {
+            let read = tokio::select! {
+                read = self.from.read(&mut buffer) => read.map_err(|_| Broken::Both)?,
+                changed = self.rules.changed() => {
                     changed.map_err(|_| Broken::Both)?;
                     continue;
                 }
+            };
+            if read == 0 {
+                if self.stranded() {
+                    // Nor does the end get through.
+                    return std::future::pending().await;
+                }
+                return self.to.shutdown().await.map_err(|_| Broken::Both);
             }
+            let swallow = self.shared.once()[way].swallow.take();
+            if let Some(then) = swallow {
+                self.shared.count(&self.shared.swallowed[way], read);
+                match then {
+                    Then::Go => continue,
+                    Then::Cut => return Err(Broken::Both),
+                }
+            }
+            self.deliver(&buffer[..read]).await?;
         }
-        let (piece, cut) = shared.up_to_the_cut(direction, piece);
-        let (now, later) = chunk.split_at(piece);
-        to.write_all(now).await.map_err(|_| Broken::Both)?;
-        shared.count(&shared.delivered[way], piece);
-        if cut {
-            // The end of the stream goes out behind the bytes. Closing alone would reset the
-            // connection where the other direction has bytes left unread.
-            let _ = to.shutdown().await;
-            return Err(Broken::Sender(direction));
-        }
-        chunk = later;
     }
-    Ok(())
+
+    /// What holds now, seen.
+    fn mode(&mut self) -> Mode {
+        let rules = *self.rules.borrow_and_update();
+        if rules.strands == self.strands {
+            rules.modes[self.direction as usize]
+        } else {
+            Mode::Swallow
+        }
+    }
+
+    fn stranded(&self) -> bool {
+        self.rules.borrow().strands != self.strands
+    }
+
+    async fn changed(&mut self) -> Result<(), Broken> {
+        self.rules.changed().await.map_err(|_| Broken::Both)
+    }
+
+    /// Carries one chunk, following the rules as they change.
+    async fn deliver(&mut self, mut chunk: &[u8]) -> Result<(), Broken> {
+        let way = self.direction as usize;
+        let read_at = Instant::now();
+        while !chunk.is_empty() {
+            let (due, piece) = match self.mode() {
+                Mode::Pass => (None, chunk.len()),
+                Mode::Delay(delay) => (Some(read_at + delay), chunk.len()),
+                Mode::Drip(interval) => (Some(Instant::now() + interval), 1),
+                Mode::Stall => {
+                    self.changed().await?;
+                    continue;
+                }
+                Mode::Swallow => {
+                    self.shared.count(&self.shared.swallowed[way], chunk.len());
+                    return Ok(());
+                }
+            };
+            if let Some(due) = due {
+                tokio::select! {
+                    () = sleep_until(due) => {}
+                    changed = self.rules.changed() => {
+                        changed.map_err(|_| Broken::Both)?;
+                        continue;
+                    }
+                }
+            }
+            let (piece, cut) = self.shared.up_to_the_cut(self.direction, piece);
+            let (now, later) = chunk.split_at(piece);
+            self.to.write_all(now).await.map_err(|_| Broken::Both)?;
+            self.shared.count(&self.shared.delivered[way], piece);
+            if cut {
+                // The end of the stream goes out behind the bytes. Closing alone would reset the
+                // connection where the other direction has bytes left unread.
+                let _ = self.to.shutdown().await;
+                return Err(Broken::Sender(self.direction));
+            }
+            chunk = later;
+        }
+        self.shared.chunk_delivered(self.direction);
+        Ok(())
+    }
 }

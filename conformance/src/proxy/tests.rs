@@ -233,3 +233,61 @@ async fn dropping_the_proxy_closes_everything() {
     .await
     .unwrap();
 }
+
+#[tokio::test]
+async fn an_end_is_no_reset() {
+    let proxy = echo().await;
+    let mut old = client(&proxy).await;
+    send(&mut old, b"ab").await;
+    assert_eq!(receive(&mut old, 2).await, b"ab");
+    proxy.end();
+    assert_eq!(end(&mut old).await, (Vec::new(), false));
+    let mut new = client(&proxy).await;
+    send(&mut new, b"c").await;
+    assert_eq!(receive(&mut new, 1).await, b"c");
+}
+
+#[tokio::test]
+async fn a_stranded_connection_stays_dead_and_new_ones_live() {
+    let proxy = echo().await;
+    let mut old = client(&proxy).await;
+    send(&mut old, b"a").await;
+    assert_eq!(receive(&mut old, 1).await, b"a");
+    proxy.strand();
+    send(&mut old, b"b").await;
+    proxy.until(|proxy| proxy.swallowed(ToServer) == 1).await;
+    proxy.heal();
+    send(&mut old, b"c").await;
+    proxy.until(|proxy| proxy.swallowed(ToServer) == 2).await;
+    let mut new = client(&proxy).await;
+    send(&mut new, b"d").await;
+    assert_eq!(receive(&mut new, 1).await, b"d");
+    let nothing = timeout(Duration::from_millis(50), old.read_u8()).await;
+    assert!(nothing.is_err(), "{nothing:?}");
+}
+
+#[tokio::test]
+async fn new_connections_can_be_led_elsewhere() {
+    let (proxy, other) = (echo().await, TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap());
+    let mut old = client(&proxy).await;
+    send(&mut old, b"a").await;
+    assert_eq!(receive(&mut old, 1).await, b"a");
+    proxy.redirect(other.local_addr().unwrap());
+    let mut new = client(&proxy).await;
+    let (mut stranger, _) = timeout(LONG, other.accept()).await.expect("a connection").unwrap();
+    stranger.write_all(b"x").await.unwrap();
+    assert_eq!(receive(&mut new, 1).await, b"x");
+    send(&mut old, b"b").await;
+    assert_eq!(receive(&mut old, 1).await, b"b");
+}
+
+#[tokio::test]
+async fn chunks_end_where_messages_do() {
+    let proxy = echo().await;
+    let mut client = client(&proxy).await;
+    for message in [&b"abc"[..], b"d", b"efghi"] {
+        send(&mut client, message).await;
+        assert_eq!(receive(&mut client, message.len()).await, message);
+    }
+    assert_eq!(proxy.chunk_ends(ToServer), [3, 4, 9]);
+}

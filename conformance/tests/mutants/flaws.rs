@@ -98,3 +98,149 @@ flaws! {
     CallsWaitForEachOther => "waiting::try_does_not_wait",
     NothingIsGranted => "input::ttls_at_the_limits_work",
 }
+
+/// What can be wrong with a client of a store behind a wire.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum WireFlaw {
+    /// Nothing: the control.
+    None,
+    /// The server's store has it.
+    OfTheServer(Flaw),
+    /// A connection that broke is not made again.
+    OneConnectionForEver,
+    /// After a dropped call nothing works.
+    ADroppedCallIsTheLast,
+    /// Where nobody listens, it may have happened.
+    RefusedIsAmbiguous,
+    /// Where nobody listens, nobody ever will.
+    RefusedIsFinal,
+    /// Sent, and no answer: nothing can have happened.
+    LostIsUnavailable,
+    /// Sent, and no answer: the store refused.
+    LostIsRejected,
+    /// Sent, and no answer: contended, not held, nothing in sight.
+    LostIsAnAnswer,
+    /// A renewal needs no store.
+    RenewIsNotSent,
+    /// A limit of its own on each call, of 50 ms.
+    Impatient,
+    /// The same, and what takes longer was refused.
+    ImpatientAndSure,
+    /// Nothing can be asked while a watch is armed.
+    WatchingBlocks,
+    /// After a watch that could not be armed none is.
+    ABrokenWatchIsTheLast,
+    /// The server is asked what it thinks of bad input.
+    InputIsNotChecked,
+    /// What cannot be understood is a grant.
+    AnythingIsYes,
+}
+
+/// Every flaw of that kind, and the cases that must find it.
+pub(crate) const WIRE_FLAWS: &[(WireFlaw, &[&str])] = &[
+    (
+        WireFlaw::OneConnectionForEver,
+        &[
+            "wire::a_cut_connection_heals",
+            "wire::a_lost_acquire_request_is_taken",
+            "wire::a_cut_while_waiting_is_survived",
+            "wire::a_flapping_wire_is_survived",
+            "wire::a_stranded_connection_is_left_behind",
+            "faults::restarted_while_waiting",
+            "faults::restarted_mid_call",
+            "faults::killed_between_calls",
+        ],
+    ),
+    (
+        WireFlaw::ADroppedCallIsTheLast,
+        &[
+            "wire::a_black_hole_that_ends_is_survived",
+            "wire::a_black_hole_is_left_behind",
+            "wire::a_one_way_partition_while_acquiring",
+            "wire::a_one_way_partition_while_releasing",
+            "wire::a_stall_that_ends_is_survived",
+            "faults::paused_for_less_than_the_lease",
+            "faults::paused_while_waiting",
+            "faults::paused_mid_release",
+        ],
+    ),
+    (WireFlaw::RefusedIsAmbiguous, &["wire::a_refused_connection_is_unavailable"]),
+    (
+        WireFlaw::RefusedIsFinal,
+        &[
+            "wire::a_refusal_that_ends_is_survived",
+            "faults::down_is_told",
+            "faults::killed_while_waiting",
+            "faults::killed_mid_call",
+        ],
+    ),
+    (
+        WireFlaw::LostIsUnavailable,
+        &[
+            "wire::a_lost_acquire_answer_is_recognised",
+            "wire::acquire_cut_anywhere",
+            "wire::release_cut_anywhere",
+        ],
+    ),
+    (WireFlaw::LostIsRejected, &["wire::a_lost_release_answer_is_recognised"]),
+    (
+        WireFlaw::LostIsAnAnswer,
+        &[
+            "wire::a_lost_renew_answer_is_recognised",
+            "wire::acquire_cut_anywhere",
+            "wire::renew_cut_anywhere",
+            "wire::release_cut_anywhere",
+            "wire::inspect_cut_anywhere",
+            "wire::list_cut_anywhere",
+        ],
+    ),
+    (
+        WireFlaw::RenewIsNotSent,
+        &[
+            "wire::a_black_hole_is_told_by_the_deadline",
+            "wire::a_one_way_partition_is_told_by_the_deadline",
+            "faults::paused_while_held",
+            "faults::killed_while_held",
+        ],
+    ),
+    (WireFlaw::Impatient, &["wire::a_slow_wire_works", "wire::a_slow_drip_works"]),
+    (WireFlaw::ImpatientAndSure, &["wire::a_drip_too_slow_is_given_up"]),
+    (
+        WireFlaw::WatchingBlocks,
+        &[
+            "wire::a_deaf_wire_delays_and_no_more",
+            "wire::a_stranded_wake_up_path_delays_and_no_more",
+        ],
+    ),
+    (WireFlaw::ABrokenWatchIsTheLast, &["wire::watch_cut_anywhere"]),
+    (WireFlaw::InputIsNotChecked, &["wire::bad_input_sends_nothing"]),
+    (
+        WireFlaw::AnythingIsYes,
+        &["wire::a_stranger_at_the_port_is_told", "wire::a_stranger_in_the_stores_place_is_told"],
+    ),
+    (
+        WireFlaw::OfTheServer(Flaw::AcquireTakesOver),
+        &[
+            "wire::a_lost_acquire_meets_another",
+            "wire::an_acquire_arrives_after_another_took_the_key",
+        ],
+    ),
+    (
+        WireFlaw::OfTheServer(Flaw::LeasesAreForEver),
+        &["wire::an_acquire_arrives_after_its_release"],
+    ),
+    (
+        WireFlaw::OfTheServer(Flaw::RenewShortens),
+        &["wire::an_older_renew_arrives_after_a_newer_one"],
+    ),
+    (
+        WireFlaw::OfTheServer(Flaw::ReleaseByAnyone),
+        &["wire::a_release_arrives_after_another_took_the_key"],
+    ),
+    (WireFlaw::OfTheServer(Flaw::RenewCounts), &["faults::paused_mid_renew"]),
+    (WireFlaw::OfTheServer(Flaw::ReleaseDoesNothing), &["faults::paused_mid_acquire"]),
+    (
+        WireFlaw::OfTheServer(Flaw::TokensHaveNoClock),
+        &["faults::restarted_while_held", "fencing::rises_over_restart"],
+    ),
+];

@@ -1,0 +1,214 @@
+//! One case on one store, on a runtime of its own.
+
+use std::collections::HashMap;
+use std::fmt::Write as _;
+use std::net::SocketAddr;
+use std::sync::mpsc::RecvTimeoutError;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use lockcore::{BoxError, LockBackend};
+use tokio::runtime::{Builder, Handle};
+
+use crate::case::{Case, Cx, Failure, Needs, Outcome, Pending, Store};
+use crate::harness::{Clock, Fault, Harness};
+
+/// How long one case may take. On the paused clock an hour: it passes in no time when a case
+/// waits for nothing, so a hang is found at once.
+const LIMIT: Duration = Duration::from_secs(60);
+const PAUSED_LIMIT: Duration = Duration::from_secs(60 * 60);
+
+/// How long a case on the paused clock may take in real time: it stands still while tasks that
+/// never wait keep each other busy.
+const SPIN_LIMIT: Duration = Duration::from_secs(20);
+
+/// How much of a history is shown for a failure that the checker has not found.
+const TAIL: usize = 40;
+
+/// How a case ended that did not fail.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It holds.
+    Passed,
+    /// The harness cannot do what the case needs, named here.
+    NotApplicable(String),
+}
+
+/// Runs one case on a store, on a runtime of its own, with the same random choices each time.
+///
+/// For shells other than [`main`](crate::main); `runtime` is where the harness lives.
+///
+/// # Errors
+///
+/// The [`Failure`] of a case that does not hold, with its notes.
+pub fn on<H: Harness>(case: &Case, harness: Arc<H>, runtime: &Handle) -> Result<Verdict, Failure> {
+    run(case, harness, runtime, 0, &Abilities::default())
+}
+
+/// Which faults the harness can inflict, as far as it was tried.
+#[derive(Debug, Default)]
+pub(crate) struct Abilities(Mutex<HashMap<Fault, bool>>);
+
+/// The seed of one case in a run: other cases that run or do not run change nothing about it.
+fn seed_of(case: &Case, root: u64) -> u64 {
+    // FNV-1a, which stays the same from release to release.
+    case.name().bytes().fold(root ^ 0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    })
+}
+
+pub(crate) fn run<H: Harness>(
+    case: &Case,
+    harness: Arc<H>,
+    runtime: &Handle,
+    root_seed: u64,
+    abilities: &Abilities,
+) -> Result<Verdict, Failure> {
+    let clock = H::clock();
+    let no_wire = "the store has no TCP endpoint";
+    let no_signals = "the store does not signal releases";
+    let missing = match case.requirement() {
+        Needs::Wire | Needs::WireAndSignals if harness.endpoints().is_empty() => Some(no_wire),
+        Needs::Signals | Needs::WireAndSignals if !harness.signals() => Some(no_signals),
+        _ => None,
+    };
+    if let Some(missing) = missing {
+        return Ok(Verdict::NotApplicable(missing.to_owned()));
+    }
+    let mut builder = Builder::new_current_thread();
+    builder.enable_all();
+    let limit = match clock {
+        Clock::Paused => {
+            builder.start_paused(true);
+            PAUSED_LIMIT
+        }
+        Clock::Real => LIMIT,
+    };
+    let seed = seed_of(case, root_seed);
+    // What the core leaves to chance is chosen in this thread as well.
+    fastrand::seed(seed);
+    let store = Arc::new(Shared { harness, runtime: runtime.clone(), clock });
+    builder.build()?.block_on(async {
+        let missing = match case.requirement() {
+            Needs::Faults(faults) => store.missing(faults, abilities).await,
+            Needs::Fixture if store.fixture().await?.is_none() => {
+                Some("the harness has no fixture client".to_owned())
+            }
+            _ => None,
+        };
+        if let Some(missing) = missing {
+            return Ok(Verdict::NotApplicable(missing));
+        }
+        let cx = Cx::new(store, clock, seed).await?;
+        let outcome: Outcome = tokio::select! {
+            outcome = case.start(&cx) => outcome,
+            () = tokio::time::sleep(limit) => {
+                Err(Failure::new(format!("it hung: no end after {limit:?}")))
+            }
+            () = spun(clock) => {
+                Err(Failure::new(format!("it spun: no end after {SPIN_LIMIT:?} of real time")))
+            }
+        };
+        outcome
+            .map_err(|failure| with_notes(&failure, &cx, &cx.history.tail(TAIL)))
+            .and_then(|()| cx.history.check().map_err(|failure| with_notes(&failure, &cx, "")))
+            .map(|()| Verdict::Passed)
+    })
+}
+
+/// Resolves after the limit in real time on the paused clock, which does not move while there is
+/// anything to do.
+async fn spun(clock: Clock) {
+    if clock == Clock::Real {
+        return std::future::pending().await;
+    }
+    let (ring, bell) = tokio::sync::oneshot::channel::<()>();
+    let (cancel, cancelled) = std::sync::mpsc::channel::<()>();
+    std::thread::spawn(move || {
+        if cancelled.recv_timeout(SPIN_LIMIT) == Err(RecvTimeoutError::Timeout) {
+            let _ = ring.send(());
+        }
+    });
+    let _ = bell.await;
+    drop(cancel);
+}
+
+fn with_notes(failure: &Failure, cx: &Cx, history: &str) -> Failure {
+    let mut message = failure.to_string();
+    for note in cx.notes() {
+        let _ = write!(message, "\n    {note}");
+    }
+    if !history.is_empty() {
+        let _ = write!(message, "\n{history}");
+    }
+    Failure::new(message)
+}
+
+/// A harness as cases see it. Its faults are inflicted on its own runtime, where its containers'
+/// connections live.
+struct Shared<H> {
+    harness: Arc<H>,
+    runtime: Handle,
+    clock: Clock,
+}
+
+impl<H: Harness> Shared<H> {
+    /// Says that the harness cannot inflict one of these faults. Each is tried once in a run.
+    async fn missing(&self, faults: &[Fault], abilities: &Abilities) -> Option<String> {
+        let known = || abilities.0.lock().unwrap_or_else(PoisonError::into_inner);
+        for &fault in faults {
+            let tried = known().get(&fault).copied();
+            let able = match tried {
+                Some(able) => able,
+                None => self.try_out(fault).await,
+            };
+            known().insert(fault, able);
+            if !able {
+                return Some(format!("the harness cannot {fault} its server"));
+            }
+        }
+        None
+    }
+
+    /// What is tried is mended at once: the case begins with a whole server.
+    async fn try_out(&self, fault: Fault) -> bool {
+        match fault {
+            Fault::Pause | Fault::Resume => {
+                self.inflict(Fault::Pause).await && self.inflict(Fault::Resume).await
+            }
+            Fault::Kill | Fault::Restart => {
+                self.inflict(Fault::Kill).await && self.inflict(Fault::Restart).await
+            }
+            Fault::Wipe => self.inflict(Fault::Wipe).await,
+        }
+    }
+}
+
+impl<H: Harness> Store for Shared<H> {
+    fn connect<'a>(
+        &'a self,
+        at: &'a [SocketAddr],
+    ) -> Pending<'a, Result<Arc<dyn LockBackend>, BoxError>> {
+        Box::pin(async move {
+            let backend = self.harness.connect(at).await?;
+            Ok(Arc::new(backend) as Arc<dyn LockBackend>)
+        })
+    }
+
+    fn endpoints(&self) -> Vec<SocketAddr> {
+        self.harness.endpoints()
+    }
+
+    fn inflict(&self, fault: Fault) -> Pending<'_, bool> {
+        if self.clock == Clock::Paused {
+            return Box::pin(self.harness.inflict(fault));
+        }
+        let harness = self.harness.clone();
+        let task = self.runtime.spawn(async move { harness.inflict(fault).await });
+        Box::pin(async move { task.await.unwrap_or(false) })
+    }
+
+    fn fixture(&self) -> Pending<'_, Result<Option<Arc<dyn LockBackend>>, BoxError>> {
+        Box::pin(self.harness.fixture())
+    }
+}
