@@ -1,6 +1,7 @@
 //! Stores by URL.
 
 use std::collections::BTreeMap;
+use std::pin::Pin;
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
 use lockcore::{Error, InvalidInput, LockBackend, LockManager, MemoryBackend};
@@ -11,6 +12,9 @@ use lockcore::{Error, InvalidInput, LockBackend, LockManager, MemoryBackend};
 /// |---|---|---|
 /// | `memory:` | a fresh store in this process, nobody else's | |
 /// | `memory://NAME` | the store of that name in this process | |
+/// | `etcd://H1:2379,H2:2379/PREFIX` | etcd, by any number of its endpoints | `etcd` |
+/// | `etcds://` | the same over TLS | `etcd` |
+/// | `postgres://`, `postgresql://` | Postgres | `postgres` |
 /// | `redis://`, `valkey://` | Redis or Valkey over TCP | `redis` |
 /// | `rediss://`, `valkeys://` | the same over TLS | `redis` |
 /// | `unix://`, `redis+unix://`, `valkey+unix://` | the same over a Unix socket | `redis` |
@@ -73,22 +77,69 @@ pub async fn backend(url: &str) -> Result<Arc<dyn LockBackend>, Error> {
     match Store::of(url)? {
         Store::Memory(None) => Ok(Arc::new(MemoryBackend::new())),
         Store::Memory(Some(name)) => Ok(Arc::new(memory_named(name))),
-        #[cfg(feature = "redis")]
-        Store::Redis => Ok(Arc::new(lockcore_redis::RedisBackend::connect(url).await?)),
+        Store::Served(connect) => connect(url).await,
     }
 }
 
 /// What a URL names.
-#[derive(Debug, PartialEq, Eq)]
 enum Store<'a> {
     /// A store in this process, of this name, or a fresh one.
     Memory(Option<&'a str>),
-    #[cfg(feature = "redis")]
-    Redis,
+    /// A store of this family, which reads the rest of the URL itself.
+    Served(Connect),
 }
 
-const REDIS_SCHEMES: [&str; 7] =
-    ["redis", "rediss", "valkey", "valkeys", "unix", "redis+unix", "valkey+unix"];
+type Connect = for<'a> fn(&'a str) -> Connecting<'a>;
+type Connecting<'a> =
+    Pin<Box<dyn Future<Output = Result<Arc<dyn LockBackend>, Error>> + Send + 'a>>;
+
+/// The stores that a feature adds.
+struct Family {
+    feature: &'static str,
+    schemes: &'static [&'static str],
+    /// `None`: this build leaves them out.
+    connect: Option<Connect>,
+}
+
+const FAMILIES: [Family; 3] = [
+    Family {
+        feature: "etcd",
+        schemes: &["etcd", "etcds"],
+        #[cfg(feature = "etcd")]
+        connect: Some(|url| {
+            Box::pin(async move { Ok(shared(lockcore_etcd::EtcdBackend::connect(url).await?)) })
+        }),
+        #[cfg(not(feature = "etcd"))]
+        connect: None,
+    },
+    Family {
+        feature: "postgres",
+        schemes: &["postgres", "postgresql"],
+        #[cfg(feature = "postgres")]
+        connect: Some(|url| {
+            Box::pin(
+                async move { Ok(shared(lockcore_postgres::PostgresBackend::connect(url).await?)) },
+            )
+        }),
+        #[cfg(not(feature = "postgres"))]
+        connect: None,
+    },
+    Family {
+        feature: "redis",
+        schemes: &["redis", "rediss", "valkey", "valkeys", "unix", "redis+unix", "valkey+unix"],
+        #[cfg(feature = "redis")]
+        connect: Some(|url| {
+            Box::pin(async move { Ok(shared(lockcore_redis::RedisBackend::connect(url).await?)) })
+        }),
+        #[cfg(not(feature = "redis"))]
+        connect: None,
+    },
+];
+
+#[cfg(any(feature = "etcd", feature = "postgres", feature = "redis"))]
+fn shared(backend: impl LockBackend) -> Arc<dyn LockBackend> {
+    Arc::new(backend)
+}
 
 impl<'a> Store<'a> {
     /// Looks at no more of the URL than tells the stores apart. A URL may contain a password, so
@@ -101,15 +152,19 @@ impl<'a> Store<'a> {
         if scheme == "memory" {
             return Self::memory(rest);
         }
-        if REDIS_SCHEMES.contains(&scheme.as_str()) {
-            return Self::redis(&scheme);
+        let family = FAMILIES.iter().find(|family| family.schemes.contains(&scheme.as_str()));
+        match family.map(|family| (family.connect, family.feature)) {
+            Some((Some(connect), _)) => Ok(Self::Served(connect)),
+            Some((None, feature)) => Err(InvalidInput::new(format!(
+                "this build leaves out the stores of `{scheme}:`; enable the feature `{feature}` \
+                 of leaselock"
+            ))),
+            None if rest.starts_with("//") => {
+                Err(InvalidInput::new(format!("no store has the scheme `{scheme}`; {}", known())))
+            }
+            // `user:password@host` has no scheme, though it looks like one up to here.
+            None => Err(InvalidInput::new(format!("a store is named by a URL; {}", known()))),
         }
-        // `user:password@host` has no scheme, though it looks like one up to here.
-        Err(InvalidInput::new(if rest.starts_with("//") {
-            format!("no store has the scheme `{scheme}`; {}", known())
-        } else {
-            format!("a store is named by a URL; {}", known())
-        }))
     }
 
     fn memory(rest: &'a str) -> Result<Self, InvalidInput> {
@@ -123,19 +178,6 @@ impl<'a> Store<'a> {
             )),
         }
     }
-
-    #[cfg(feature = "redis")]
-    fn redis(_scheme: &str) -> Result<Self, InvalidInput> {
-        Ok(Self::Redis)
-    }
-
-    #[cfg(not(feature = "redis"))]
-    fn redis(scheme: &str) -> Result<Self, InvalidInput> {
-        Err(InvalidInput::new(format!(
-            "this build leaves out the stores of `{scheme}:`; enable the feature `redis` of \
-             leaselock"
-        )))
-    }
 }
 
 fn is_scheme(text: &str) -> bool {
@@ -148,11 +190,9 @@ fn is_name(text: &str) -> bool {
 }
 
 fn known() -> String {
-    let mut schemes = vec!["memory"];
-    if cfg!(feature = "redis") {
-        schemes.extend(REDIS_SCHEMES);
-    }
-    let schemes: Vec<_> = schemes.iter().map(|scheme| format!("`{scheme}`")).collect();
+    let built = FAMILIES.iter().filter(|family| family.connect.is_some());
+    let schemes = ["memory"].into_iter().chain(built.flat_map(|family| family.schemes).copied());
+    let schemes: Vec<_> = schemes.map(|scheme| format!("`{scheme}`")).collect();
     format!("the schemes of this build are {}", schemes.join(", "))
 }
 
@@ -170,15 +210,22 @@ mod tests {
     use super::*;
 
     fn refusal(url: &str) -> String {
-        Store::of(url).expect_err(url).to_string()
+        match Store::of(url) {
+            Ok(_) => panic!("{url} names a store"),
+            Err(refusal) => refusal.to_string(),
+        }
     }
 
     #[test]
     fn memory_urls() {
-        assert_eq!(Store::of("memory:"), Ok(Store::Memory(None)));
-        assert_eq!(Store::of("MEMORY:"), Ok(Store::Memory(None)));
-        assert_eq!(Store::of("memory://a"), Ok(Store::Memory(Some("a"))));
-        assert_eq!(Store::of("memory://A-1.b_c"), Ok(Store::Memory(Some("A-1.b_c"))));
+        let name = |url| match Store::of(url) {
+            Ok(Store::Memory(name)) => name,
+            _ => panic!("{url} names no memory store"),
+        };
+        assert_eq!(name("memory:"), None);
+        assert_eq!(name("MEMORY:"), None);
+        assert_eq!(name("memory://a"), Some("a"));
+        assert_eq!(name("memory://A-1.b_c"), Some("A-1.b_c"));
         for wrong in [
             "memory://",
             "memory:a",
@@ -193,13 +240,23 @@ mod tests {
     }
 
     #[test]
-    fn redis_urls() {
-        for scheme in REDIS_SCHEMES {
-            for url in [format!("{scheme}://h"), format!("{}://h", scheme.to_uppercase())] {
-                #[cfg(feature = "redis")]
-                assert_eq!(Store::of(&url), Ok(Store::Redis));
-                #[cfg(not(feature = "redis"))]
-                assert!(refusal(&url).contains("enable the feature `redis`"));
+    fn urls_of_features() {
+        let built = [
+            ("etcd", cfg!(feature = "etcd")),
+            ("postgres", cfg!(feature = "postgres")),
+            ("redis", cfg!(feature = "redis")),
+        ];
+        assert_eq!(FAMILIES.each_ref().map(|family| family.feature), built.map(|(name, _)| name));
+        for (family, (feature, built)) in FAMILIES.iter().zip(built) {
+            for scheme in family.schemes {
+                for url in [format!("{scheme}://h"), format!("{}://h", scheme.to_uppercase())] {
+                    if built {
+                        assert!(matches!(Store::of(&url), Ok(Store::Served(_))), "{url}");
+                    } else {
+                        let hint = format!("enable the feature `{feature}`");
+                        assert!(refusal(&url).contains(&hint), "{url}");
+                    }
+                }
             }
         }
     }
@@ -211,8 +268,13 @@ mod tests {
         {
             let message = refusal(url);
             assert!(message.contains("`memory`"), "{url}: {message}");
-            let redis = message.contains("`valkey+unix`");
-            assert_eq!(redis, cfg!(feature = "redis"), "{url}: {message}");
+            for (scheme, built) in [
+                ("`valkey+unix`", cfg!(feature = "redis")),
+                ("`etcd`", cfg!(feature = "etcd")),
+                ("`postgres`", cfg!(feature = "postgres")),
+            ] {
+                assert_eq!(message.contains(scheme), built, "{url}: {message}");
+            }
         }
         assert!(refusal("mysql://h").contains("`mysql`"));
     }
@@ -228,6 +290,10 @@ mod tests {
             "memory:secret",
             #[cfg(not(feature = "redis"))]
             "redis://:secret@host",
+            #[cfg(not(feature = "etcd"))]
+            "etcd://user:secret@host",
+            #[cfg(not(feature = "postgres"))]
+            "postgres://user:secret@host",
         ] {
             assert!(!refusal(url).contains("secret"), "{url}");
         }
@@ -252,15 +318,31 @@ mod tests {
         assert_eq!(error.kind(), ErrorKind::InvalidInput);
     }
 
-    #[cfg(feature = "redis")]
+    #[cfg(any(feature = "etcd", feature = "postgres", feature = "redis"))]
     #[tokio::test]
-    async fn a_redis_that_cannot_be_used_says_why_without_the_password() {
+    async fn a_store_that_cannot_be_used_says_why_without_the_password() {
         for (url, kind) in [
+            #[cfg(feature = "redis")]
             ("redis://:secret@localhost:port", ErrorKind::InvalidInput),
+            #[cfg(feature = "redis")]
             ("redis:secret", ErrorKind::InvalidInput),
             // Nothing listens on the port of the TCP multiplexer.
+            #[cfg(feature = "redis")]
             ("redis://:secret@127.0.0.1:1", ErrorKind::Unavailable),
+            #[cfg(feature = "redis")]
             ("unix:///no/such/secret.sock", ErrorKind::Unavailable),
+            #[cfg(feature = "etcd")]
+            ("etcd://user:secret@localhost:port", ErrorKind::InvalidInput),
+            #[cfg(feature = "etcd")]
+            ("etcd:secret", ErrorKind::InvalidInput),
+            #[cfg(feature = "etcd")]
+            ("etcd://user:secret@127.0.0.1:1", ErrorKind::Unavailable),
+            #[cfg(feature = "postgres")]
+            ("postgres://user:secret@localhost:port", ErrorKind::InvalidInput),
+            #[cfg(feature = "postgres")]
+            ("postgres:secret", ErrorKind::InvalidInput),
+            #[cfg(feature = "postgres")]
+            ("postgres://user:secret@127.0.0.1:1/db", ErrorKind::Unavailable),
         ] {
             let error = connect(url).await.expect_err(url);
             assert_eq!(error.kind(), kind, "{url}: {error}");
