@@ -10,8 +10,9 @@ Usage: counter [--workers N] [--processes N] [--url URL] [--key KEY] [--unprotec
 
   --workers N     how many workers add 1 [default: 500]
   --processes N   spread them over N processes; the counter is a file then [default: 1]
-  --url URL       the store of the lock: memory: or, with --features redis,
-                  redis://HOST:PORT and its relatives [default: memory:]
+  --url URL       the store of the lock: memory:, or with --features redis, etcd
+                  or postgres redis://HOST:PORT, etcd://HOST:PORT,HOST:PORT/PREFIX,
+                  postgres://USER@HOST/DATABASE and relatives [default: memory:]
   --key KEY       the key of the lock [default: a random one]
   --unprotected   take no lock, and see additions get lost
   --json          print JSON instead of a table
