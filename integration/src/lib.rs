@@ -1,6 +1,7 @@
 //! What the tests of this package share. The tests need a store and the facade at once, or
-//! several processes: `counter`, `facade`, `faults`, `processes`.
+//! several processes: `counter`, `facade`, `faults`, `fences`, `processes`.
 
+pub mod fence;
 pub mod program;
 pub mod store;
 
@@ -16,7 +17,7 @@ pub const SLACK: Duration = Duration::from_secs(2);
 const LIMIT: Duration = Duration::from_secs(120);
 
 /// The pause between two looks at what is to become so.
-const LOOK_AGAIN: Duration = Duration::from_millis(5);
+pub(crate) const LOOK_AGAIN: Duration = Duration::from_millis(5);
 
 /// Runs a test within its limit.
 ///
@@ -43,4 +44,24 @@ pub fn all_text(error: &dyn Error) -> String {
         next = error.source();
     }
     text
+}
+
+/// Makes tests of functions that take a [`Kind`](store::Kind): one on every store.
+#[macro_export]
+macro_rules! on_every_store {
+    ($($test:ident),* $(,)?) => {
+        $crate::on_every_store! { @on etcd Etcd $($test)* }
+        $crate::on_every_store! { @on postgres Postgres $($test)* }
+        $crate::on_every_store! { @on redis Redis $($test)* }
+    };
+    (@on $module:ident $kind:ident $($test:ident)*) => {
+        mod $module {
+            $(
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $test() {
+                    $crate::limited(super::$test($crate::store::Kind::$kind)).await;
+                }
+            )*
+        }
+    };
 }

@@ -1,31 +1,38 @@
-//! The example `counter` on a real Redis, counted by the example and by Redis.
+//! The example `counter` on every store, counted by the example and by the server.
 
 use std::process::Stdio;
 
-use integration::{limited, store};
-use lockcore_conformance::servers::RedisServer;
+use integration::on_every_store;
+use integration::store::{Kind, Store};
 use serde_json::Value;
 use tokio::process::Command;
 
-/// The most scripts per acquisition: an acquire and a release where the workers of one process
-/// queue there, and some more where processes meet in the store.
+/// The most acquires, renewals and releases per acquisition: one of each that is needed where the
+/// workers of one process queue there, and some more where processes meet in the store.
 const ALONE: f64 = 2.2;
 const TOGETHER: f64 = 8.0;
 
-/// What the example reports of a run on this server, and how many scripts that took.
-async fn counted(server: &RedisServer, args: &[&str]) -> (Value, u64) {
-    let mut redis = store::connection(server).await;
-    let before = store::scripts(&mut redis).await;
+/// How many requests a store takes for such a call.
+fn round_trips(kind: Kind) -> f64 {
+    match kind {
+        // A lease and a transaction to acquire, a transaction and a lease to release.
+        Kind::Etcd => 2.0,
+        Kind::Postgres | Kind::Redis => 1.0,
+    }
+}
+
+/// What the example reports of a run on this server, and how many requests that took.
+async fn counted(store: &Store, args: &[&str]) -> (Value, u64) {
+    let before = store.requests().await;
     let mut counter = Command::new(env!("CARGO_BIN_EXE_counter"));
-    counter.args(["--json", "--url", &server.url()]).args(args);
+    counter.args(["--json", "--url", &store.url()]).args(args);
     let output = counter.stdin(Stdio::null()).kill_on_drop(true).output().await;
     let output = output.expect("the example is built with this test");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let report = serde_json::from_slice(&output.stdout).expect("--json prints JSON");
     println!("counter {}: {report}", args.join(" "));
-    let scripts = store::scripts(&mut redis).await - before;
-    assert_eq!(store::leases(&mut redis).await, [""; 0]);
-    (report, scripts)
+    let requests = store.requests().await - before;
+    (report, requests)
 }
 
 fn nothing_is_lost(report: &Value) {
@@ -36,42 +43,36 @@ fn nothing_is_lost(report: &Value) {
     assert!(last >= first.map(|first| first + 499), "{report}");
 }
 
-fn scripts_per_acquisition(scripts: u64, at_most: f64) {
-    let each = f64::from(u32::try_from(scripts).expect("fewer")) / 500.0;
-    println!("{scripts} scripts, {each:.2} per acquisition");
-    assert!(each <= at_most, "{each} scripts per acquisition, at most {at_most}");
+fn few_requests(kind: Kind, requests: u64, at_most: f64) {
+    let each = f64::from(u32::try_from(requests).expect("fewer")) / 500.0;
+    let at_most = at_most * round_trips(kind);
+    println!("{kind:?}: {requests} requests, {each:.2} per acquisition");
+    // As many at least: else they are not counted.
+    assert!(each >= 2.0 * round_trips(kind), "{each} requests per acquisition");
+    assert!(each <= at_most, "{each} requests per acquisition, at most {at_most}");
 }
 
-#[tokio::test]
-async fn in_one_process() {
-    limited(async {
-        let server = store::server().await;
-        let (report, scripts) = counted(&server, &[]).await;
-        nothing_is_lost(&report);
-        scripts_per_acquisition(scripts, ALONE);
-    })
-    .await;
+async fn in_one_process(kind: Kind) {
+    let store = Store::start(kind).await;
+    let (report, requests) = counted(&store, &[]).await;
+    nothing_is_lost(&report);
+    few_requests(kind, requests, ALONE);
+    assert_eq!(store.leases().await, [""; 0]);
 }
 
-#[tokio::test]
-async fn in_four_processes() {
-    limited(async {
-        let server = store::server().await;
-        let (report, scripts) = counted(&server, &["--processes", "4"]).await;
-        nothing_is_lost(&report);
-        scripts_per_acquisition(scripts, TOGETHER);
-    })
-    .await;
+async fn in_four_processes(kind: Kind) {
+    let store = Store::start(kind).await;
+    let (report, requests) = counted(&store, &["--processes", "4"]).await;
+    nothing_is_lost(&report);
+    few_requests(kind, requests, TOGETHER);
+    assert_eq!(store.leases().await, [""; 0]);
 }
 
-#[tokio::test]
-async fn without_the_lock_additions_are_lost() {
-    limited(async {
-        let server = store::server().await;
-        let args = ["--processes", "4", "--unprotected"];
-        let (report, scripts) = counted(&server, &args).await;
-        assert!(report["lost"].as_u64() > Some(0), "{report}");
-        assert_eq!(scripts, 0);
-    })
-    .await;
+async fn without_the_lock_additions_are_lost(kind: Kind) {
+    let store = Store::start(kind).await;
+    let (report, requests) = counted(&store, &["--processes", "4", "--unprotected"]).await;
+    assert!(report["lost"].as_u64() > Some(0), "{report}");
+    assert_eq!(requests, 0);
 }
+
+on_every_store! { in_one_process, in_four_processes, without_the_lock_additions_are_lost }

@@ -6,10 +6,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use integration::{SLACK, eventually, limited, store};
+use integration::store::{Kind, Store};
+use integration::{SLACK, eventually, limited, on_every_store};
 use leaselock::{ErrorKind, FenceRegister, LockGuard, LockManager, LostReason};
 use lockcore_conformance::Fault;
-use lockcore_conformance::servers::{RedisOptions, RedisServer};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::sleep;
 
@@ -19,8 +19,8 @@ const RENEWAL: Duration = Duration::from_secs(1);
 /// `lost()` is told at the deadline, and on a real clock at most this late.
 const TOLD: Duration = Duration::from_secs(1);
 
-async fn manager(server: &RedisServer) -> LockManager {
-    let backend = leaselock::backend(&server.url()).await.expect("a server");
+async fn manager(store: &Store) -> LockManager {
+    let backend = leaselock::backend(&store.url()).await.expect("a server");
     LockManager::builder(backend).ttl(TTL).build().expect("settings")
 }
 
@@ -45,8 +45,8 @@ struct Scene {
 }
 
 impl Scene {
-    async fn set(server: &RedisServer) -> Self {
-        let (first, second) = tokio::join!(manager(server), manager(server));
+    async fn set(store: &Store) -> Self {
+        let (first, second) = tokio::join!(manager(store), manager(store));
         let guard = first.lock("k").expect("a key").acquire().await.expect("a server");
         let first_token = guard.fencing_token();
         let register = FenceRegister::new("nobody");
@@ -63,13 +63,12 @@ impl Scene {
                 (guard, granted, both)
             }
         });
-        let redis = store::connection(server).await;
-        eventually(async || store::waiting(&mut redis.clone(), "k").await == 1).await;
+        eventually(async || store.is_watched("k").await).await;
         Self { first, second, register, held, first_token, lost, next }
     }
 
     /// What holds after every accident once the second has the key and the first has lost it.
-    async fn ends_well(self, server: &RedisServer, next: LockGuard) {
+    async fn ends_well(self, store: &Store, next: LockGuard) {
         let next_token = next.fencing_token();
         assert!(next_token > self.first_token);
         self.register.write(next_token, "second").expect("the newest");
@@ -87,8 +86,7 @@ impl Scene {
         drop(guard);
         self.first.drain().await;
         self.second.drain().await;
-        let mut redis = store::connection(server).await;
-        store::nothing_left(&mut redis, TTL).await;
+        store.nothing_left(TTL).await;
     }
 }
 
@@ -116,50 +114,45 @@ async fn told(
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn paused_for_twice_the_ttl_while_held() {
-    limited(async {
-        let server = store::server().await;
-        let mut scene = Scene::set(&server).await;
-        let backend = leaselock::backend(&server.url()).await.expect("a server");
-        let impatient =
-            LockManager::builder(backend).ttl(TTL).retry_for(Duration::from_millis(500));
-        let impatient = impatient.build().expect("settings");
-        store::inflict(&server, Fault::Pause).await;
-        let paused = Instant::now();
+async fn paused_for_twice_the_ttl_while_held(kind: Kind) {
+    let store = Store::start(kind).await;
+    let mut scene = Scene::set(&store).await;
+    let backend = leaselock::backend(&store.url()).await.expect("a server");
+    let impatient = LockManager::builder(backend).ttl(TTL).retry_for(Duration::from_millis(500));
+    let impatient = impatient.build().expect("settings");
+    store.inflict(Fault::Pause).await;
+    let paused = Instant::now();
 
-        // Who wants another key is told, and leaves nothing.
-        let asked = impatient.lock("other").expect("a key").try_acquire().await;
-        let kind = asked.expect_err("paused").kind();
-        assert!(matches!(kind, ErrorKind::Unavailable | ErrorKind::Ambiguous), "{kind}");
-        println!("paused: an impatient caller was told `{kind}` after {:?}", paused.elapsed());
-        assert!(paused.elapsed() < Duration::from_secs(1) + SLACK, "{:?}", paused.elapsed());
+    // Who wants another key is told, and leaves nothing.
+    let asked = impatient.lock("other").expect("a key").try_acquire().await;
+    let kind = asked.expect_err("paused").kind();
+    assert!(matches!(kind, ErrorKind::Unavailable | ErrorKind::Ambiguous), "{kind}");
+    println!("paused: an impatient caller was told `{kind}` after {:?}", paused.elapsed());
+    assert!(paused.elapsed() < Duration::from_secs(1) + SLACK, "{:?}", paused.elapsed());
 
-        let (late, _, reason) = (&mut scene.lost).await.expect("no panic");
-        println!("paused: lost() {late:?} after the deadline: {reason}");
-        assert!(late < TOLD, "{late:?}");
-        assert_eq!(reason, LostReason::Expired);
-        assert!(!is_valid(&scene.held));
-        assert!(!scene.next.is_finished(), "nobody can grant it");
+    let (late, _, reason) = (&mut scene.lost).await.expect("no panic");
+    println!("paused: lost() {late:?} after the deadline: {reason}");
+    assert!(late < TOLD, "{late:?}");
+    assert_eq!(reason, LostReason::Expired);
+    assert!(!is_valid(&scene.held));
+    assert!(!scene.next.is_finished(), "nobody can grant it");
 
-        sleep((2 * TTL).saturating_sub(paused.elapsed())).await;
-        store::inflict(&server, Fault::Resume).await;
-        let resumed = Instant::now();
-        let (next, _, both) = (&mut scene.next).await.expect("no panic");
-        println!("paused: the waiter had the lock {:?} after the end", resumed.elapsed());
-        assert!(!both, "two valid guards at once");
-        assert!(resumed.elapsed() < TTL + Duration::from_secs(1) + SLACK);
-        scene.ends_well(&server, next).await;
-        impatient.drain().await;
-    })
-    .await;
+    sleep((2 * TTL).saturating_sub(paused.elapsed())).await;
+    store.inflict(Fault::Resume).await;
+    let resumed = Instant::now();
+    let (next, _, both) = (&mut scene.next).await.expect("no panic");
+    println!("paused: the waiter had the lock {:?} after the end", resumed.elapsed());
+    assert!(!both, "two valid guards at once");
+    assert!(resumed.elapsed() < TTL + Duration::from_secs(1) + SLACK);
+    scene.ends_well(&store, next).await;
+    impatient.drain().await;
 }
 
 /// After an accident that makes the store forget: two may believe until the first asks again.
-async fn forgotten(name: &str, server: &RedisServer, faults: &[Fault]) {
-    let mut scene = Scene::set(server).await;
+async fn forgotten(name: &str, store: &Store, faults: &[Fault]) {
+    let mut scene = Scene::set(store).await;
     for &fault in faults {
-        store::inflict(server, fault).await;
+        store.inflict(fault).await;
     }
     let done = Instant::now();
     let (late, lost, reason) = (&mut scene.lost).await.expect("no panic");
@@ -176,92 +169,70 @@ async fn forgotten(name: &str, server: &RedisServer, faults: &[Fault]) {
     // It is not seen to overlap where it did not.
     assert!(overlap > Duration::ZERO || !both);
     assert!(granted.saturating_duration_since(done) < TTL + Duration::from_secs(1) + SLACK);
-    scene.ends_well(server, next).await;
+    scene.ends_well(store, next).await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn flushed_while_held() {
-    limited(async {
-        let server = store::server().await;
-        forgotten("flushed", &server, &[Fault::Wipe]).await;
-    })
-    .await;
+async fn wiped_while_held(kind: Kind) {
+    let store = Store::start(kind).await;
+    forgotten("wiped", &store, &[Fault::Wipe]).await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn killed_and_restarted_empty_while_held() {
-    limited(async {
-        let server = store::server().await;
-        forgotten("restarted empty", &server, &[Fault::Kill, Fault::Restart]).await;
-    })
-    .await;
+async fn killed_for_longer_than_the_ttl_while_held(kind: Kind) {
+    let store = Store::start(kind).await;
+    let mut scene = Scene::set(&store).await;
+    store.inflict(Fault::Kill).await;
+    let (late, _, reason) = (&mut scene.lost).await.expect("no panic");
+    println!("killed: lost() {late:?} after the deadline: {reason}");
+    assert!(late < TOLD, "{late:?}");
+    assert_eq!(reason, LostReason::Expired);
+    store.inflict(Fault::Restart).await;
+    let (next, _, both) = (&mut scene.next).await.expect("no panic");
+    assert!(!both, "two valid guards at once");
+    scene.ends_well(&store, next).await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn killed_for_longer_than_the_ttl_while_held() {
-    limited(async {
-        let server = store::server().await;
-        let mut scene = Scene::set(&server).await;
-        store::inflict(&server, Fault::Kill).await;
-        let (late, _, reason) = (&mut scene.lost).await.expect("no panic");
-        println!("killed: lost() {late:?} after the deadline: {reason}");
-        assert!(late < TOLD, "{late:?}");
-        assert_eq!(reason, LostReason::Expired);
-        store::inflict(&server, Fault::Restart).await;
-        let (next, _, both) = (&mut scene.next).await.expect("no panic");
-        assert!(!both, "two valid guards at once");
-        scene.ends_well(&server, next).await;
-    })
-    .await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn killed_and_restarted_with_its_data_while_held() {
-    limited(async {
-        let server = store::start(RedisOptions::new().durable()).await;
-        let mut scene = Scene::set(&server).await;
-        store::inflict(&server, Fault::Kill).await;
-        store::inflict(&server, Fault::Restart).await;
-        // The lease was read back: it is renewed on, or the server was away for too long.
-        let renewed = async {
-            let left =
-                || scene.held.lock().expect("no panic").as_ref().map_or(TTL, LockGuard::remaining);
-            // Time alone only takes from it.
-            let mut before = left();
-            loop {
-                sleep(Duration::from_millis(2)).await;
-                let now = left();
-                if now > before {
-                    break;
-                }
-                before = now;
+async fn killed_and_restarted_with_its_data_while_held(kind: Kind) {
+    let store = Store::start_durable(kind).await;
+    let mut scene = Scene::set(&store).await;
+    store.inflict(Fault::Kill).await;
+    store.inflict(Fault::Restart).await;
+    // The lease was read back: it is renewed on, or the server was away for too long.
+    let renewed = async {
+        let left =
+            || scene.held.lock().expect("no panic").as_ref().map_or(TTL, LockGuard::remaining);
+        // Time alone only takes from it.
+        let mut before = left();
+        loop {
+            sleep(Duration::from_millis(2)).await;
+            let now = left();
+            if now > before {
+                break;
             }
-        };
-        tokio::select! {
-            () = renewed => {
-                println!("restarted with its data: renewed on");
-                assert!(!scene.next.is_finished(), "the lease stands");
-                let mut redis = store::connection(&server).await;
-                assert_eq!(store::leases(&mut redis).await, ["leaselock:{k}:lease"]);
-                let held = scene.held.lock().expect("no panic").take().expect("a guard");
-                held.release().await.expect("held");
-            }
-            lost = &mut scene.lost => {
-                let (late, _, reason) = lost.expect("no panic");
-                println!("restarted with its data: too late; lost() {late:?} after: {reason}");
-                assert!(late < TOLD, "{late:?}");
-            }
+            before = now;
         }
-        let (next, _, both) = (&mut scene.next).await.expect("no panic");
-        assert!(!both, "two valid guards at once");
-        assert!(next.fencing_token() > scene.first_token);
-        next.release().await.expect("held");
-        scene.held.lock().expect("no panic").take();
-        scene.first.drain().await;
-        scene.second.drain().await;
-        store::nothing_left(&mut store::connection(&server).await, TTL).await;
-    })
-    .await;
+    };
+    tokio::select! {
+        () = renewed => {
+            println!("restarted with its data: renewed on");
+            assert!(!scene.next.is_finished(), "the lease stands");
+            assert_eq!(store.leases().await, ["k"]);
+            let held = scene.held.lock().expect("no panic").take().expect("a guard");
+            held.release().await.expect("held");
+        }
+        lost = &mut scene.lost => {
+            let (late, _, reason) = lost.expect("no panic");
+            println!("restarted with its data: too late; lost() {late:?} after: {reason}");
+            assert!(late < TOLD, "{late:?}");
+        }
+    }
+    let (next, _, both) = (&mut scene.next).await.expect("no panic");
+    assert!(!both, "two valid guards at once");
+    assert!(next.fencing_token() > scene.first_token);
+    next.release().await.expect("held");
+    scene.held.lock().expect("no panic").take();
+    scene.first.drain().await;
+    scene.second.drain().await;
+    store.nothing_left(TTL).await;
 }
 
 /// An acquisition: when it was asked for, when it was there, and its token.
@@ -306,69 +277,83 @@ async fn work(
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_crowd_lives_through_all_of_it() {
-    limited(async {
-        let server = store::server().await;
-        let (first, second) = tokio::join!(manager(&server), manager(&server));
-        let register = Arc::new(FenceRegister::new(0));
-        let grants = Arc::new(Mutex::new(Vec::new()));
-        let (refused, end) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
-        let mut workers = JoinSet::new();
-        for locks in [&first, &second] {
-            for _ in 0..3 {
-                let shared = (register.clone(), grants.clone(), refused.clone(), end.clone());
-                workers.spawn(work(locks.clone(), shared.0, shared.1, shared.2, shared.3));
-            }
+async fn a_crowd_lives_through_all_of_it(kind: Kind) {
+    let store = Store::start(kind).await;
+    let (first, second) = tokio::join!(manager(&store), manager(&store));
+    let register = Arc::new(FenceRegister::new(0));
+    let grants = Arc::new(Mutex::new(Vec::new()));
+    let (refused, end) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
+    let mut workers = JoinSet::new();
+    for locks in [&first, &second] {
+        for _ in 0..3 {
+            let shared = (register.clone(), grants.clone(), refused.clone(), end.clone());
+            workers.spawn(work(locks.clone(), shared.0, shared.1, shared.2, shared.3));
         }
-        let granted = || grants.lock().expect("no panic").len();
-        let some_more = async || {
-            let before = granted();
-            eventually(async || granted() >= before + 20).await;
-        };
+    }
+    let granted = || grants.lock().expect("no panic").len();
+    let some_more = async || {
+        let before = granted();
+        eventually(async || granted() >= before + 20).await;
+    };
+    some_more().await;
+    store.inflict(Fault::Pause).await;
+    sleep(2 * TTL).await;
+    store.inflict(Fault::Resume).await;
+    some_more().await;
+    for faults in [&[Fault::Wipe][..], &[Fault::Kill, Fault::Restart], &[Fault::Wipe]] {
+        for &fault in faults {
+            store.inflict(fault).await;
+        }
         some_more().await;
-        store::inflict(&server, Fault::Pause).await;
-        sleep(2 * TTL).await;
-        store::inflict(&server, Fault::Resume).await;
-        some_more().await;
-        for faults in [&[Fault::Wipe][..], &[Fault::Kill, Fault::Restart], &[Fault::Wipe]] {
-            for &fault in faults {
-                store::inflict(&server, fault).await;
-            }
-            some_more().await;
-        }
-        end.store(true, Ordering::Relaxed);
-        let told = Instant::now();
-        while let Some(worker) = workers.join_next().await {
-            worker.expect("no panic");
-        }
-        println!("crowd: all at their end {:?} after they were told", told.elapsed());
-        first.drain().await;
-        second.drain().await;
+    }
+    end.store(true, Ordering::Relaxed);
+    let told = Instant::now();
+    while let Some(worker) = workers.join_next().await {
+        worker.expect("no panic");
+    }
+    println!("crowd: all at their end {:?} after they were told", told.elapsed());
+    first.drain().await;
+    second.drain().await;
 
-        let mut grants = grants.lock().expect("no panic").clone();
-        grants.sort_by_key(|&(_, there, _)| there);
-        // Greater than whatever was granted before it was asked for.
-        let (mut newest, mut before) = (0, grants.iter().peekable());
-        let mut asked = grants.clone();
-        asked.sort_by_key(|&(asked, ..)| asked);
-        for (asked, _, token) in asked {
-            while let Some((_, _, earlier)) = before.next_if(|&&(_, there, _)| there < asked) {
-                newest = newest.max(*earlier);
-            }
-            assert!(token > newest, "tokens fell: {token} after {newest}");
+    let mut grants = grants.lock().expect("no panic").clone();
+    grants.sort_by_key(|&(_, there, _)| there);
+    // Greater than whatever was granted before it was asked for.
+    let (mut newest, mut before) = (0, grants.iter().peekable());
+    let mut asked = grants.clone();
+    asked.sort_by_key(|&(asked, ..)| asked);
+    for (asked, _, token) in asked {
+        while let Some((_, _, earlier)) = before.next_if(|&&(_, there, _)| there < asked) {
+            newest = newest.max(*earlier);
         }
-        let mut tokens: Vec<_> = grants.iter().map(|&(.., token)| token).collect();
-        tokens.sort_unstable();
-        assert!(tokens.windows(2).all(|pair| pair[0] < pair[1]), "a token was granted twice");
-        println!(
-            "crowd: {} acquisitions, {} additions, {} refused by the register",
-            grants.len(),
-            register.read(register.token()).expect("the newest"),
-            refused.load(Ordering::Relaxed),
-        );
-        let left = store::nothing_left(&mut store::connection(&server).await, TTL).await;
-        println!("crowd: nothing left after {left:?}");
+        assert!(token > newest, "tokens fell: {token} after {newest}");
+    }
+    let mut tokens: Vec<_> = grants.iter().map(|&(.., token)| token).collect();
+    tokens.sort_unstable();
+    assert!(tokens.windows(2).all(|pair| pair[0] < pair[1]), "a token was granted twice");
+    println!(
+        "crowd: {} acquisitions, {} additions, {} refused by the register",
+        grants.len(),
+        register.read(register.token()).expect("the newest"),
+        refused.load(Ordering::Relaxed),
+    );
+    let left = store.nothing_left(TTL).await;
+    println!("crowd: nothing left after {left:?}");
+}
+
+on_every_store! {
+    paused_for_twice_the_ttl_while_held,
+    wiped_while_held,
+    killed_for_longer_than_the_ttl_while_held,
+    killed_and_restarted_with_its_data_while_held,
+    a_crowd_lives_through_all_of_it,
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn killed_and_restarted_empty_while_held() {
+    // What the others lose only with their disk, Redis forgets by default.
+    limited(async {
+        let store = Store::start(Kind::Redis).await;
+        forgotten("restarted empty", &store, &[Fault::Kill, Fault::Restart]).await;
     })
     .await;
 }

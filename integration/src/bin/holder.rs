@@ -14,8 +14,7 @@
 use std::error::Error;
 use std::time::Duration;
 
-use integration::store::Fence;
-use leaselock::redis::redis;
+use integration::fence::Fence;
 use leaselock::{LockGuard, LockManager, LostReason};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::task::JoinHandle;
@@ -56,10 +55,8 @@ impl Holder {
             }
             ["write", fence, value] => {
                 let guard = self.guard.as_ref().ok_or("no guard")?;
-                let client = redis::Client::open(&*self.url)?;
-                let mut connection = client.get_multiplexed_async_connection().await?;
                 let token = guard.fencing_token();
-                let written = Fence::new(fence).write(&mut connection, token, value).await;
+                let written = Fence::new(&self.url, fence).write(token, value).await;
                 (if written { "written" } else { "stale" }).to_owned()
             }
             ["drop"] => {
