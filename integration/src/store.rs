@@ -60,7 +60,8 @@ impl Store {
                 Self::Etcd(EtcdServer::start(options).await.expect("a server"))
             }
             Kind::Postgres => {
-                let options = PostgresOptions::new().private();
+                let counted = ("shared_preload_libraries", "pg_stat_statements");
+                let options = PostgresOptions::new().setting(counted.0, counted.1).private();
                 Self::Postgres(PostgresServer::start(options).await.expect("a server"))
             }
             Kind::Redis => Self::redis(RedisOptions::new().durable()).await,
