@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use etcd_client::{Client, ConnectOptions, Error, KeyValue};
 
@@ -71,11 +71,12 @@ impl Connected {
         let scheme = if terms.tls.is_some() { "https" } else { "http" };
         let url = format!("{scheme}://{endpoint}");
         let client = Client::connect([url], Some(terms.options(endpoint))).await?;
+        let asked = Instant::now();
         let mut found = client.kv_client().get(names.memory(), None).await?;
         let connected = Self {
             client,
             server: endpoint.to_string(),
-            vigil: Vigil::default(),
+            vigil: Vigil::new(asked.elapsed()),
             wakes: Wakes::default(),
             broken: AtomicBool::new(false),
         };

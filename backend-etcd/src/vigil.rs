@@ -4,8 +4,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// A call given up after this long without hearing anything makes its connection suspect. Shorter
-/// waits are callers who changed their mind.
+/// A call given up after this long without hearing anything makes its connection suspect, or after
+/// twice the time that the last answer took, if that is longer: on a slow wire a new connection
+/// would only make the next call slower. Shorter waits are callers who changed their mind.
 const PATIENCE: Duration = Duration::from_millis(100);
 /// Waiting calls that heard nothing for this long make their connection suspect by themselves.
 const SILENCE: Duration = Duration::from_secs(1);
@@ -26,9 +27,18 @@ struct Waiting {
     calls: usize,
     /// Since when nothing was heard; of meaning while calls wait.
     quiet_since: Option<Instant>,
+    /// What the last answer took.
+    usual: Duration,
 }
 
 impl Vigil {
+    /// For a connection on which the first answer took this long.
+    pub(crate) fn new(usual: Duration) -> Self {
+        let vigil = Self::default();
+        vigil.waiting().usual = usual;
+        vigil
+    }
+
     fn waiting(&self) -> MutexGuard<'_, Waiting> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -40,7 +50,7 @@ impl Vigil {
             waiting.quiet_since = Some(Instant::now());
         }
         waiting.calls += 1;
-        Call { vigil: self, answered: false }
+        Call { vigil: self, began: Instant::now(), answered: false }
     }
 
     /// Something came from the server: it is there.
@@ -61,11 +71,16 @@ impl Waiting {
     fn quiet_for(&self) -> Duration {
         self.quiet_since.map_or(Duration::ZERO, |since| since.elapsed())
     }
+
+    fn patience(&self) -> Duration {
+        (self.usual * 2).clamp(PATIENCE, SILENCE)
+    }
 }
 
 /// One call that waits for its answer. Dropped unanswered, it was given up.
 pub(crate) struct Call<'a> {
     vigil: &'a Vigil,
+    began: Instant,
     answered: bool,
 }
 
@@ -82,7 +97,9 @@ impl Drop for Call<'_> {
         }
         let mut waiting = self.vigil.waiting();
         waiting.calls -= 1;
-        if !self.answered && waiting.quiet_for() >= PATIENCE {
+        if self.answered {
+            waiting.usual = self.began.elapsed();
+        } else if waiting.quiet_for() >= waiting.patience() {
             self.vigil.suspect.store(true, Ordering::Relaxed);
         }
     }
@@ -107,6 +124,23 @@ mod tests {
         assert!(vigil.is_suspect());
         vigil.heard();
         assert!(!vigil.is_suspect(), "it was only slow");
+    }
+
+    #[test]
+    fn on_a_slow_wire_patience_is_longer() {
+        let vigil = Vigil::new(Duration::from_millis(120));
+        for (silence, suspect) in [(200, false), (240, true)] {
+            let call = vigil.call();
+            quiet(&vigil, Duration::from_millis(silence));
+            drop(call);
+            assert_eq!(vigil.is_suspect(), suspect, "{silence} ms");
+        }
+        // One slow answer does not make it endless.
+        let vigil = Vigil::new(Duration::from_secs(60));
+        let call = vigil.call();
+        quiet(&vigil, SILENCE);
+        drop(call);
+        assert!(vigil.is_suspect());
     }
 
     #[test]

@@ -8,9 +8,9 @@ use common::{
     Impostor, acquired, all_text, claim, free_port, is_rejected, is_unavailable, limited, server,
     start,
 };
-use lockcore::{BackendError, LockBackend, Release};
+use lockcore::{Acquire, BackendError, LockBackend, Release};
 use lockcore_conformance::Fault;
-use lockcore_conformance::proxy::{Mode, Proxy};
+use lockcore_conformance::proxy::{Direction, Mode, Proxy};
 use lockcore_conformance::servers::EtcdOptions;
 use lockcore_etcd::{EtcdBackend, etcd_client};
 
@@ -201,6 +201,40 @@ async fn a_server_that_falls_silent_is_left_for_another() {
                 let asked = Instant::now();
                 acquired(&backend, &mine).await;
                 assert!(asked.elapsed() < Duration::from_secs(10), "{:?}", asked.elapsed());
+            }
+        }
+    })
+    .await;
+}
+
+/// A failed call of a holder that may hold must not undo what an earlier one was granted: the same
+/// holder asks again.
+#[tokio::test]
+async fn what_was_granted_survives_a_broken_question() {
+    limited(async {
+        let server = server().await;
+        let proxy = Proxy::start(server.addr()).await.expect("a port");
+        let (backend, other) =
+            (EtcdBackend::connect(url(&[&proxy])).await.expect("a server"), server.backend().await);
+        for direction in [Direction::ToServer, Direction::ToClient] {
+            for after in (0..600).step_by(11) {
+                let mine = claim(&format!("k/{direction:?}/{after}"));
+                let lease = acquired(&backend, &mine).await;
+                proxy.cut_after(direction, after);
+                let _ = backend.acquire(&mine).await;
+                proxy.heal();
+                let again = loop {
+                    match backend.acquire(&mine).await {
+                        Ok(Acquire::Acquired(again)) => break again,
+                        Ok(other) => panic!("cut at {after}: {other:?}"),
+                        Err(_) => tokio::time::sleep(Duration::from_millis(2)).await,
+                    }
+                };
+                assert_eq!(again.token, lease.token);
+                // Whatever was sent behind has had its time.
+                tokio::time::sleep(Duration::from_millis(20)).await;
+                let seen = other.inspect(&mine.key).await.expect("a server");
+                assert!(seen.is_some_and(|info| info.holder == mine.holder), "cut at {after}");
             }
         }
     })
