@@ -45,6 +45,8 @@ impl Settings {
             ("synchronous_commit", "on".to_owned()),
             ("statement_timeout", statement.to_string()),
             ("lock_timeout", lock.to_string()),
+            // A client that vanishes between two parts of a transaction does not keep the row.
+            ("idle_in_transaction_session_timeout", statement.to_string()),
             // No function or operator of ours is another's.
             ("search_path", "pg_catalog".to_owned()),
         ];

@@ -108,7 +108,8 @@ async fn the_settings_that_matter_are_in_force() {
                 INSERT INTO public.seen
                 SELECT convert_from(NEW.key, 'UTF8'), name, setting FROM pg_settings
                 WHERE name IN ('transaction_isolation', 'transaction_read_only',
-                    'synchronous_commit', 'statement_timeout', 'lock_timeout', 'search_path');
+                    'synchronous_commit', 'statement_timeout', 'lock_timeout', 'search_path',
+                    'idle_in_transaction_session_timeout');
                 RETURN NEW; END $$",
             "CREATE TRIGGER note BEFORE INSERT ON leaselock FOR EACH ROW
                 WHEN (NEW.key <> '') EXECUTE FUNCTION note()",
@@ -119,6 +120,7 @@ async fn the_settings_that_matter_are_in_force() {
             acquired(backend, &claim(way)).await;
             let seen = format!("SELECT name, value FROM seen WHERE way = '{way}' ORDER BY 1");
             let expected = [
+                "idle_in_transaction_session_timeout|2000",
                 "lock_timeout|750",
                 "search_path|pg_catalog",
                 "statement_timeout|2000",
