@@ -156,6 +156,15 @@ pub(crate) trait Store: Send + Sync {
     fn fixture(&self) -> Pending<'_, Result<Option<Arc<dyn LockBackend>>, BoxError>>;
 }
 
+/// What a case has remembered.
+#[derive(Clone, Debug)]
+pub(crate) struct Note {
+    pub(crate) at: Duration,
+    pub(crate) text: String,
+    /// Also when the case has passed.
+    pub(crate) of_interest: bool,
+}
+
 /// What a case is given: a store with two independent clients, and a key of its own.
 pub struct Cx {
     pub(crate) store: Arc<dyn Store>,
@@ -171,7 +180,7 @@ pub struct Cx {
     pub(crate) seed: u64,
     /// All calls of clients that this context has connected, checked when the case has passed.
     pub(crate) history: History,
-    notes: Mutex<Vec<String>>,
+    notes: Mutex<Vec<Note>>,
     began: Instant,
 }
 
@@ -206,13 +215,22 @@ impl Cx {
         if self.exact() { Duration::from_millis(5) } else { Duration::from_secs(2) }
     }
 
-    /// Remembers something for the report of a failure, or a measured figure.
-    pub(crate) fn note(&self, note: impl Into<String>) {
-        let line = format!("{:>9.3?} {}", self.began.elapsed(), note.into());
-        self.notes.lock().unwrap_or_else(PoisonError::into_inner).push(line);
+    /// Remembers a measured figure, or something else that the report shows.
+    pub(crate) fn note(&self, text: impl Into<String>) {
+        self.push(text.into(), true);
     }
 
-    pub(crate) fn notes(&self) -> Vec<String> {
+    /// Remembers a step, for the report of a failure.
+    fn trace(&self, text: impl Into<String>) {
+        self.push(text.into(), false);
+    }
+
+    fn push(&self, text: String, of_interest: bool) {
+        let note = Note { at: self.began.elapsed(), text, of_interest };
+        self.notes.lock().unwrap_or_else(PoisonError::into_inner).push(note);
+    }
+
+    pub(crate) fn notes(&self) -> Vec<Note> {
         self.notes.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
@@ -237,7 +255,7 @@ impl Cx {
     }
 
     pub(crate) async fn inflict(&self, fault: Fault) -> Outcome {
-        self.note(format!("{fault} the server"));
+        self.trace(format!("{fault} the server"));
         let noted = self.history.fault(fault.to_string());
         ensure!(self.store.inflict(fault).await, "the harness could not {fault} its server");
         self.history.fault_done(noted);
@@ -281,7 +299,7 @@ impl Cx {
         claim: &Claim,
     ) -> Result<Lease, Failure> {
         let answer = backend.acquire(claim).await?;
-        self.note(format!("acquire {}: {answer:?}", claim.holder));
+        self.trace(format!("acquire {}: {answer:?}", claim.holder));
         match answer {
             Acquire::Acquired(lease) => Ok(lease),
             Acquire::Contended(_) => Err(Failure::new("acquire: contended, expected a lease")),
@@ -291,7 +309,7 @@ impl Cx {
     /// Asks for a key that another holder has, and fails the case if it is granted.
     pub(crate) async fn contend(&self, backend: &impl LockBackend, claim: &Claim) -> Outcome {
         let answer = backend.acquire(claim).await?;
-        self.note(format!("acquire {}: {answer:?}", claim.holder));
+        self.trace(format!("acquire {}: {answer:?}", claim.holder));
         ensure_matches!(answer, Acquire::Contended(_), "acquire of a held key");
         Ok(())
     }
@@ -303,7 +321,7 @@ impl Cx {
         claim: &Claim,
     ) -> Result<Lease, Failure> {
         let answer = backend.renew(claim).await?;
-        self.note(format!("renew {}: {answer:?}", claim.holder));
+        self.trace(format!("renew {}: {answer:?}", claim.holder));
         match answer {
             Renew::Renewed(lease) => Ok(lease),
             Renew::NotHeld => Err(Failure::new("renew: not held, expected a lease")),
@@ -313,7 +331,7 @@ impl Cx {
     /// Releases, and fails the case unless the lease stood.
     pub(crate) async fn release(&self, backend: &impl LockBackend, claim: &Claim) -> Outcome {
         let answer = backend.release(claim).await?;
-        self.note(format!("release {}: {answer:?}", claim.holder));
+        self.trace(format!("release {}: {answer:?}", claim.holder));
         ensure_matches!(answer, Release::Released, "release by the holder");
         Ok(())
     }

@@ -29,6 +29,8 @@ pub(crate) struct Record {
     pub(crate) law: &'static str,
     pub(crate) result: CaseResult,
     pub(crate) time: Duration,
+    /// What it has measured, if it passed.
+    pub(crate) notes: Vec<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -116,6 +118,7 @@ impl Report {
                 "result": case.result.name(),
                 "why": case.result.why(),
                 "seconds": case.time.as_secs_f64(),
+                "notes": case.notes,
             })
         });
         json!({
@@ -196,8 +199,13 @@ mod tests {
     use super::*;
 
     fn report() -> Report {
-        let case =
-            |name, result| Record { name, law: "L1", result, time: Duration::from_millis(1500) };
+        let case = |name, result| Record {
+            name,
+            law: "L1",
+            result,
+            time: Duration::from_millis(1500),
+            notes: vec!["1 of 2".to_owned()],
+        };
         Report {
             store: "Some|store 1.0 (here)".to_owned(),
             limits: Some(Limits::new(Duration::from_secs(2), Duration::from_secs(60))),
@@ -222,6 +230,7 @@ mod tests {
         assert_eq!(read["cases"][1]["why"], "law L1: a | b\n    more");
         assert_eq!(read["cases"][2]["result"], "not applicable");
         assert_eq!(read["cases"][2]["seconds"], 1.5);
+        assert_eq!(read["cases"][2]["notes"][0], "1 of 2");
     }
 
     #[test]

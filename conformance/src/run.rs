@@ -42,7 +42,7 @@ pub enum Verdict {
 ///
 /// The [`Failure`] of a case that does not hold, with its notes.
 pub fn on<H: Harness>(case: &Case, harness: Arc<H>, runtime: &Handle) -> Result<Verdict, Failure> {
-    run(case, harness, runtime, 0, &Abilities::default())
+    run(case, harness, runtime, 0, &Abilities::default()).map(|(verdict, _)| verdict)
 }
 
 /// Which faults the harness can inflict, as far as it was tried.
@@ -57,13 +57,14 @@ fn seed_of(case: &Case, root: u64) -> u64 {
     })
 }
 
+/// How a case ended that did not fail, and what it has measured.
 pub(crate) fn run<H: Harness>(
     case: &Case,
     harness: Arc<H>,
     runtime: &Handle,
     root_seed: u64,
     abilities: &Abilities,
-) -> Result<Verdict, Failure> {
+) -> Result<(Verdict, Vec<String>), Failure> {
     let clock = H::clock();
     let no_wire = "the store has no TCP endpoint";
     let no_signals = "the store does not signal releases";
@@ -73,7 +74,7 @@ pub(crate) fn run<H: Harness>(
         _ => None,
     };
     if let Some(missing) = missing {
-        return Ok(Verdict::NotApplicable(missing.to_owned()));
+        return Ok((Verdict::NotApplicable(missing.to_owned()), Vec::new()));
     }
     let mut builder = Builder::new_current_thread();
     builder.enable_all();
@@ -97,7 +98,7 @@ pub(crate) fn run<H: Harness>(
             _ => None,
         };
         if let Some(missing) = missing {
-            return Ok(Verdict::NotApplicable(missing));
+            return Ok((Verdict::NotApplicable(missing), Vec::new()));
         }
         let cx = Cx::new(store, clock, seed).await?;
         let outcome: Outcome = tokio::select! {
@@ -112,7 +113,10 @@ pub(crate) fn run<H: Harness>(
         outcome
             .map_err(|failure| with_notes(&failure, &cx, &cx.history.tail(TAIL)))
             .and_then(|()| cx.history.check().map_err(|failure| with_notes(&failure, &cx, "")))
-            .map(|()| Verdict::Passed)
+            .map(|()| {
+                let notes = cx.notes().into_iter().filter(|note| note.of_interest);
+                (Verdict::Passed, notes.map(|note| note.text).collect())
+            })
     })
 }
 
@@ -136,7 +140,7 @@ async fn spun(clock: Clock) {
 fn with_notes(failure: &Failure, cx: &Cx, history: &str) -> Failure {
     let mut message = failure.to_string();
     for note in cx.notes() {
-        let _ = write!(message, "\n    {note}");
+        let _ = write!(message, "\n    {:>9.3?} {}", note.at, note.text);
     }
     if !history.is_empty() {
         let _ = write!(message, "\n{history}");

@@ -141,10 +141,19 @@ impl<H: Harness> Suite<H> {
         let (name, law, seed) = (case.name(), case.law(), self.seed);
         let test = move || {
             // A case that panics has failed, and is to be found in the report.
-            let mut recorded = Recorded { suite: &self, case, began: Instant::now(), result: None };
+            let mut recorded = Recorded {
+                suite: &self,
+                case,
+                began: Instant::now(),
+                notes: Vec::new(),
+                result: None,
+            };
             let result = match self.run(case, &mut recorded.began) {
-                Ok(Verdict::Passed) => CaseResult::Passed,
-                Ok(Verdict::NotApplicable(why)) => CaseResult::NotApplicable(why),
+                Ok((Verdict::Passed, notes)) => {
+                    recorded.notes = notes;
+                    CaseResult::Passed
+                }
+                Ok((Verdict::NotApplicable(why), _)) => CaseResult::NotApplicable(why),
                 Err(failure) => CaseResult::Failed(format!(
                     "law {law}: {failure}\n    again with the same random choices: \
                      --seed {seed} --exact {name}"
@@ -162,7 +171,7 @@ impl<H: Harness> Suite<H> {
         Trial::ignorable_test(name, test).with_kind(law)
     }
 
-    fn run(&self, case: &Case, began: &mut Instant) -> Result<Verdict, Failure> {
+    fn run(&self, case: &Case, began: &mut Instant) -> Result<(Verdict, Vec<String>), Failure> {
         let handle = self.runtime.handle();
         let shared = match self.shared.get_or_init(|| handle.block_on(Shared::start())) {
             Ok(shared) => shared.harness.clone(),
@@ -243,6 +252,7 @@ struct Recorded<'a, H: Harness> {
     suite: &'a Suite<H>,
     case: &'static Case,
     began: Instant,
+    notes: Vec<String>,
     result: Option<CaseResult>,
 }
 
@@ -257,7 +267,8 @@ impl<H: Harness> Drop for Recorded<'_, H> {
         let result = self.result.take();
         let result = result.unwrap_or_else(|| CaseResult::Failed("it panicked".to_owned()));
         let (name, law) = (self.case.name(), self.case.law());
-        self.suite.records().push(Record { name, law, result, time: self.began.elapsed() });
+        let (time, notes) = (self.began.elapsed(), std::mem::take(&mut self.notes));
+        self.suite.records().push(Record { name, law, result, time, notes });
     }
 }
 

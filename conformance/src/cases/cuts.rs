@@ -37,7 +37,7 @@ const MESSAGES: usize = 12;
 
 /// For how long the places within messages are tried, for each direction: every cut costs a
 /// connection, which costs some stores much. The ends of messages are tried in any case.
-const BUDGET: Duration = Duration::from_secs(4);
+const BUDGET: Duration = Duration::from_secs(5);
 
 /// Where to cut a call of so many bytes: what must be tried, and what is tried besides.
 fn places(bytes: u64, ends: &BTreeSet<u64>, random: &mut fastrand::Rng) -> (Vec<u64>, Vec<u64>) {

@@ -139,7 +139,7 @@ async fn list_takes_a_prefix_as_it_is(cx: &Cx) -> Outcome {
     let names = ["/*", "/a*b", "/axb", "/?", "/[ab]", "/a", "/\\", "/%", "/_", "/{", "/}"];
     for name in names {
         let mut long = cx.claim_on(&cx.key_with(name));
-        long.ttl = cx.ttl * 30;
+        long.ttl = cx.ttl * 60;
         cx.acquire(&cx.a, &long).await?;
     }
     for name in names {
