@@ -1,8 +1,12 @@
 //! The conformance suite on a real etcd.
 
-use std::net::SocketAddr;
+mod fixture;
 
-use lockcore::BoxError;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use fixture::Version1;
+use lockcore::{BoxError, LockBackend};
 use lockcore_conformance::servers::{EtcdOptions, EtcdServer};
 use lockcore_conformance::{Fault, Harness};
 use lockcore_etcd::EtcdBackend;
@@ -22,6 +26,10 @@ impl Harness for Etcd {
 
     fn endpoints(&self) -> Vec<SocketAddr> {
         vec![self.0.addr()]
+    }
+
+    async fn fixture(&self) -> Result<Option<Arc<dyn LockBackend>>, BoxError> {
+        Ok(Some(Arc::new(Version1::connect(self.0.addr().to_string()).await?)))
     }
 
     async fn inflict(&self, fault: Fault) -> bool {
