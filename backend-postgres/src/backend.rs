@@ -263,10 +263,13 @@ impl LockBackend for PostgresBackend {
             (&holder as _, Type::TEXT),
             (&channel as _, Type::TEXT),
             (&start as _, Type::TEXT),
-            (&sweep as _, Type::BOOL),
             (&self.retention as _, Type::INT8),
         ];
-        let rows = self.route.command(&self.statements.release, &params).await?;
+        let rows = if sweep {
+            self.route.command(&self.statements.release_and_sweep, &params).await?
+        } else {
+            self.route.command(&self.statements.release, &params[..4]).await?
+        };
         let released = self.answer(&rows, "a release")?.get("released")?;
         Ok(if released { Release::Released } else { Release::NotHeld })
     }

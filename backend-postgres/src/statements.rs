@@ -31,6 +31,7 @@ pub(crate) struct Statements {
     pub(crate) acquire: Query,
     pub(crate) renew: Query,
     pub(crate) release: Query,
+    pub(crate) release_and_sweep: Query,
     pub(crate) inspect: Query,
     pub(crate) list: Query,
     pub(crate) create: Query,
@@ -39,11 +40,13 @@ pub(crate) struct Statements {
 impl Statements {
     pub(crate) fn of(table: &Table) -> Arc<Self> {
         let table = table.quoted();
-        let of = |slot, sql| Query { slot: Some(slot), ..Query::rare(sql, &table) };
+        let release = include_str!("sql/release.sql");
+        let of = |slot, sql: &str| Query { slot: Some(slot), ..Query::rare(sql, &table) };
         Arc::new(Self {
             acquire: of(0, include_str!("sql/acquire.sql")),
             renew: of(1, include_str!("sql/renew.sql")),
-            release: of(2, include_str!("sql/release.sql")),
+            release: of(2, &release.replace("{sweep}", "")),
+            release_and_sweep: of(5, &release.replace("{sweep}", include_str!("sql/sweep.sql"))),
             inspect: of(3, include_str!("sql/inspect.sql")),
             list: of(4, include_str!("sql/list.sql")),
             create: Query::rare(include_str!("sql/create.sql"), &table),
@@ -53,7 +56,7 @@ impl Statements {
 
 /// What a session of our own has prepared.
 #[derive(Default)]
-pub(crate) struct Prepared([OnceLock<Statement>; 5]);
+pub(crate) struct Prepared([OnceLock<Statement>; 6]);
 
 impl Prepared {
     pub(crate) fn slot(&self, query: &Query) -> Option<&OnceLock<Statement>> {
@@ -76,7 +79,8 @@ mod tests {
     fn what_is_sent_is_short_and_complete() {
         let table = Table::new("public", "leaselock").expect("valid");
         let statements = Statements::of(&table);
-        for query in [&statements.acquire, &statements.renew, &statements.release] {
+        let releases = [&statements.release, &statements.release_and_sweep];
+        for query in [&statements.acquire, &statements.renew].into_iter().chain(releases) {
             let sql = &query.sql;
             assert!(!sql.contains("--") && !sql.contains('{') && !sql.contains("  "), "{sql}");
             assert!(sql.contains(r#""public"."leaselock""#), "{sql}");
