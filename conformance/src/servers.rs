@@ -20,6 +20,12 @@
 //! | store | address | image | programs |
 //! |---|---|---|---|
 //! | [`RedisServer`] | `LOCKCORE_TEST_REDIS_URL` | `LOCKCORE_TEST_REDIS_IMAGE` | `redis-server`, `valkey-server` |
+//! | [`EtcdServer`] | `LOCKCORE_TEST_ETCD_URL` | `LOCKCORE_TEST_ETCD_IMAGE` | `etcd` |
+//! | [`PostgresServer`] | `LOCKCORE_TEST_POSTGRES_URL` | `LOCKCORE_TEST_POSTGRES_IMAGE` | `initdb`, `postgres` and `psql`, also in `/usr/lib/postgresql/*/bin` |
+//! | [`PgBouncer`] | | | `pgbouncer`, also in `/usr/sbin`: in front of any [`PostgresServer`] |
+//!
+//! Postgres and PgBouncer refuse to run as root. Where the tests do, these run as the user
+//! `postgres`, or `nobody` where there is no such user.
 
 mod address;
 #[cfg(feature = "containers")]
