@@ -22,7 +22,7 @@ pub(in super::super) enum Place {
 #[cfg(target_os = "linux")]
 const ROOM: u64 = 2 << 30;
 
-/// A folder that is removed when dropped.
+/// A folder that is removed when dropped, and where this process ends without dropping it.
 #[derive(Debug)]
 pub(in super::super) struct Folder {
     path: PathBuf,
@@ -45,18 +45,13 @@ impl Folder {
         let memory = memory().filter(|_| place == Place::Memory);
         let path = memory.unwrap_or_else(std::env::temp_dir).join(name);
         fs::create_dir(&path)?;
-        let folder = Self { path, owner, warden: None };
+        // From here on it is removed if anything fails.
+        let mut folder = Self { path, owner, warden: None };
+        folder.warden = Some(warden(&folder.path, "", false)?);
         if let Some(owner) = owner {
             owner.owns(&folder.path)?;
         }
         Ok(folder)
-    }
-
-    /// The same folder, removed even where this process ends without dropping it. A server's own
-    /// warden does that for its folder.
-    pub(in super::super) fn guarded(mut self) -> io::Result<Self> {
-        self.warden = Some(warden(&self.path, "", false)?);
-        Ok(self)
     }
 
     pub(in super::super) fn path(&self) -> &Path {

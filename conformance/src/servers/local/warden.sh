@@ -21,5 +21,13 @@ if [ -n "$2" ]; then
     fi
     kill -STOP "$2"
     kill -KILL $(children "$2") "$2"
+else
+    # Whoever uses the folder is being ended by others.
+    sleep 3
 fi
-rm -rf "$1"
+# What has just been killed may still be writing.
+tries=0
+until rm -rf "$1" || [ "$tries" -eq 50 ]; do
+    tries=$((tries + 1))
+    sleep 0.1
+done

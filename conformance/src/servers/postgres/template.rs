@@ -63,7 +63,7 @@ pub(super) async fn fill(folder: &Folder, programs: &Programs) -> Result<(), Box
 async fn initialize(programs: &Programs) -> Result<Folder, BoxError> {
     let login = login();
     let files = vec![("password".to_owned(), login.password.into_bytes())];
-    let folder = Folder::new("initdb", Place::Disk, user()?)?.with(&files)?.guarded()?;
+    let folder = Folder::new("initdb", Place::Disk, user()?)?.with(&files)?;
     let password = folder.path().join("password");
     let args = [
         "--no-sync",
