@@ -53,12 +53,13 @@ pub(super) struct Container {
 type Running = ContainerAsync<GenericImage>;
 
 /// What to run.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Spec {
     /// `name:tag`.
     pub(super) image: String,
     /// The program and its arguments.
     pub(super) command: Vec<String>,
+    pub(super) env: Vec<(String, String)>,
     /// Put into the data folder, where the program starts.
     pub(super) files: Files,
     /// Ports of 127.0.0.1, each with the port that the program listens on.
@@ -227,6 +228,9 @@ async fn create(spec: Spec) -> Result<Arc<Running>, BoxError> {
         });
     for (outside, inside) in spec.ports {
         request = request.with_mapped_port(outside, inside.tcp());
+    }
+    for (name, value) in spec.env {
+        request = request.with_env_var(name, value);
     }
     for (name, contents) in spec.files {
         request = request.with_copy_to(format!("{FOLDER}/{name}"), contents);

@@ -25,7 +25,7 @@ const ATTEMPTS: usize = 10;
 pub(super) enum Host {
     /// Somebody else.
     Url,
-    Local(LocalServer),
+    Local(Box<LocalServer>),
     #[cfg(feature = "containers")]
     Container(Container),
 }

@@ -26,6 +26,7 @@ const LOG_TAIL: u64 = 4096;
 pub(super) struct Launch {
     pub(super) program: PathBuf,
     pub(super) args: Vec<String>,
+    pub(super) env: Vec<(String, String)>,
     /// Whose process it becomes, for programs that refuse to be root's.
     pub(super) user: Option<User>,
     /// Whether SIGQUIT ends it at once, and leaves nothing behind in the system where SIGKILL
@@ -142,6 +143,7 @@ impl Launch {
     pub(super) fn command(&self) -> Command {
         let mut command = Command::new(&self.program);
         command.args(&self.args);
+        command.envs(self.env.iter().map(|(name, value)| (name, value)));
         if let Some(user) = self.user {
             user.runs(&mut command);
         }

@@ -57,7 +57,7 @@ impl PgBouncer {
             let bouncer = Self {
                 addr: SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
                 postgres: postgres.clone(),
-                host: Host::Local(LocalServer::spawn(launch, folder)?),
+                host: Host::Local(Box::new(LocalServer::spawn(launch, folder)?)),
                 version: version.clone(),
             };
             bouncer.up().await?;

@@ -49,7 +49,7 @@ async fn a_taken_port_is_told() {
     let program = local::find(&["pgbouncer"]).unwrap_or_else(|| "/usr/sbin/pgbouncer".into());
     let args = vec!["pgbouncer.ini".to_owned()];
     let launch = Launch { program, args, user, ..Launch::default() };
-    let host = Host::Local(LocalServer::spawn(launch, folder).unwrap());
+    let host = Host::Local(Box::new(LocalServer::spawn(launch, folder).unwrap()));
     let never = || async { Err::<(), _>(BoxError::from("not asked")) };
     let error = host.up("pgbouncer", never).await.unwrap_err();
     assert!(crate::servers::host::port_was_taken(&error), "{error}");

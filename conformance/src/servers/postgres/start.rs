@@ -73,8 +73,9 @@ impl Start for PostgresServer {
                 user,
                 // By SIGKILL it would leave a piece of shared memory behind.
                 quits: true,
+                ..Launch::default()
             };
-            let host = Host::Local(LocalServer::spawn(launch, folder)?);
+            let host = Host::Local(Box::new(LocalServer::spawn(launch, folder)?));
             let mut server = Inner::own(port, host, "postgres on this machine".to_owned());
             server.unix_socket = Some(socket);
             server.wait_until_up().await
@@ -93,7 +94,13 @@ impl Start for PostgresServer {
             let mut files = options.files().clone();
             files.push(("password".to_owned(), login().password.into_bytes()));
             let ports = vec![(port, INSIDE.port())];
-            let spec = container::Spec { image: image.clone(), command, files, ports };
+            let spec = container::Spec {
+                image: image.clone(),
+                command,
+                files,
+                ports,
+                ..container::Spec::default()
+            };
             let host = Host::Container(Container::start(spec).await?);
             Ok(Inner::own(port, host, format!("container image {image}")))
         });

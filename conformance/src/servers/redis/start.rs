@@ -59,7 +59,7 @@ impl Start for RedisServer {
             let launch = Launch { program: program.clone(), args, ..Launch::default() };
             let process = LocalServer::spawn(launch, folder)?;
             let origin = format!("{name} on this machine");
-            let mut server = Self::own(ports, options, Host::Local(process), origin);
+            let mut server = Self::own(ports, options, Host::Local(Box::new(process)), origin);
             server.unix_socket = options.wants_unix_socket().then_some(socket);
             server.wait_until_up().await
         });
@@ -81,6 +81,7 @@ impl Start for RedisServer {
                 command,
                 files: options.files().clone(),
                 ports,
+                ..container::Spec::default()
             };
             let container = Container::start(spec).await?;
             let origin = format!("container image {image}");

@@ -120,7 +120,7 @@ async fn taken_ports_are_told_from_other_errors() {
     let folder = Folder::new("second", Place::Disk, None).unwrap();
     let launch = Launch { program, args, ..Launch::default() };
     let process = LocalServer::spawn(launch, folder).unwrap();
-    let kind = Host::Local(process);
+    let kind = Host::Local(Box::new(process));
     let second = RedisServer::own((port, None), &options, kind, "second".into());
     let error = second.up().await.unwrap_err();
     assert!(port_was_taken(&error), "{error}");
