@@ -1,9 +1,13 @@
 //! The conformance suite on a real PostgreSQL.
 
+mod fixture;
+
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
-use lockcore::BoxError;
+use fixture::Version1;
+use lockcore::{BoxError, LockBackend};
 use lockcore_conformance::servers::{PostgresOptions, PostgresServer};
 use lockcore_conformance::{Fault, Harness};
 use lockcore_postgres::PostgresBackend;
@@ -27,6 +31,10 @@ impl Harness for Postgres {
 
     fn endpoints(&self) -> Vec<SocketAddr> {
         vec![self.0.addr()]
+    }
+
+    async fn fixture(&self) -> Result<Option<Arc<dyn LockBackend>>, BoxError> {
+        Ok(Some(Arc::new(Version1::connect(&self.0.url()).await?)))
     }
 
     async fn inflict(&self, fault: Fault) -> bool {

@@ -1,9 +1,13 @@
 //! The conformance suite through PgBouncer, which pools by transactions.
 
+mod fixture;
+
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
-use lockcore::BoxError;
+use fixture::Version1;
+use lockcore::{BoxError, LockBackend};
 use lockcore_conformance::servers::{PgBouncer, PostgresOptions, PostgresServer};
 use lockcore_conformance::{Fault, Harness};
 use lockcore_postgres::PostgresBackend;
@@ -28,6 +32,11 @@ impl Harness for Pooled {
 
     fn endpoints(&self) -> Vec<SocketAddr> {
         vec![self.0.addr()]
+    }
+
+    /// With a session of its own: processes before and behind the pooler share a table.
+    async fn fixture(&self) -> Result<Option<Arc<dyn LockBackend>>, BoxError> {
+        Ok(Some(Arc::new(Version1::connect(&self.0.postgres().url()).await?)))
     }
 
     async fn inflict(&self, fault: Fault) -> bool {
