@@ -19,6 +19,10 @@ pub(crate) const STATEMENT_TIMEOUT: Duration = Duration::from_secs(2);
 /// commit; longer than this a stranger holds one.
 const LOCK_WAIT: Duration = Duration::from_millis(750);
 
+/// How many times the limit on a statement the next part of a transaction may take to arrive. By
+/// default that is less than the core bears failures for, so that others get over such a row.
+const SLOW_WIRE: u128 = 4;
+
 /// The settings that every statement of ours runs with, whatever the defaults of the role, the
 /// database and the server are.
 ///
@@ -46,7 +50,8 @@ impl Settings {
             ("statement_timeout", statement.to_string()),
             ("lock_timeout", lock.to_string()),
             // A client that vanishes between two parts of a transaction does not keep the row.
-            ("idle_in_transaction_session_timeout", statement.to_string()),
+            // But a slow wire needs a while for the bytes of the next part.
+            ("idle_in_transaction_session_timeout", (statement * SLOW_WIRE).to_string()),
             // No function or operator of ours is another's.
             ("search_path", "pg_catalog".to_owned()),
         ];

@@ -120,7 +120,7 @@ async fn the_settings_that_matter_are_in_force() {
             acquired(backend, &claim(way)).await;
             let seen = format!("SELECT name, value FROM seen WHERE way = '{way}' ORDER BY 1");
             let expected = [
-                "idle_in_transaction_session_timeout|2000",
+                "idle_in_transaction_session_timeout|8000",
                 "lock_timeout|750",
                 "search_path|pg_catalog",
                 "statement_timeout|2000",

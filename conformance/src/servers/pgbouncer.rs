@@ -48,10 +48,11 @@ impl PgBouncer {
         let program = program.ok_or(INSTALL)?;
         let version = version(&program).await?;
         let user = User::unless_ordinary(&["postgres", "nobody"])?;
+        let secret = secret(postgres).await;
         on_a_free_port(|| async {
             let port = port::free()?;
             let folder = Folder::new("pgbouncer", Place::Disk, user)?;
-            let folder = folder.with(&files(postgres, port))?;
+            let folder = folder.with(&files(postgres, port, secret.as_deref()))?;
             let args = vec!["pgbouncer.ini".to_owned()];
             let launch = Launch { program: program.clone(), args, user, ..Launch::default() };
             let bouncer = Self {
@@ -128,12 +129,28 @@ impl PgBouncer {
     }
 }
 
-/// The configuration, as far as it is not the default, and the one user's password.
-fn files(postgres: &PostgresServer, port: u16) -> Files {
+/// What the server keeps of the user's password. From the password itself PgBouncer would compute
+/// it at every login, for some milliseconds, in which its one thread serves nobody else.
+async fn secret(postgres: &PostgresServer) -> Option<String> {
+    // Of a server that somebody else has started it may be secret for us, too.
+    let sql = "SELECT rolpassword FROM pg_authid WHERE rolname = current_user";
+    let secret = postgres.psql(sql).await.ok()?;
+    secret.starts_with("SCRAM-SHA-256$").then_some(secret)
+}
+
+/// The configuration, as far as it is not the default, and the one user's password: as it is
+/// towards the server, and its `secret`, if that is known, towards clients.
+fn files(postgres: &PostgresServer, port: u16, secret: Option<&str>) -> Files {
     let server = postgres.addr();
+    let login = postgres.address().login.as_ref();
+    let as_user = login.map(|login| {
+        let quoted = |text: &str| format!("'{}'", text.replace('\'', "''"));
+        let user = login.user.as_deref().unwrap_or_default();
+        format!(" user={} password={}", quoted(user), quoted(&login.password))
+    });
     let ini = format!(
         "[databases]\n\
-         * = host={host} port={server_port}\n\
+         * = host={host} port={server_port}{as_user}\n\
          [pgbouncer]\n\
          listen_addr = 127.0.0.1\n\
          listen_port = {port}\n\
@@ -141,16 +158,16 @@ fn files(postgres: &PostgresServer, port: u16) -> Files {
          auth_type = scram-sha-256\n\
          auth_file = users.txt\n\
          pool_mode = transaction\n\
-         default_pool_size = 5\n\
+         default_pool_size = 20\n\
          max_client_conn = 500\n",
         host = server.ip(),
         server_port = server.port(),
+        as_user = as_user.unwrap_or_default(),
     );
-    let login = postgres.address().login.as_ref();
     let quoted = |text: &str| format!("\"{}\"", text.replace('"', "\"\""));
     let users = login.map(|login| {
         let user = login.user.as_deref().unwrap_or_default();
-        format!("{} {}\n", quoted(user), quoted(&login.password))
+        format!("{} {}\n", quoted(user), quoted(secret.unwrap_or(&login.password)))
     });
     vec![
         ("pgbouncer.ini".to_owned(), ini.into_bytes()),

@@ -45,7 +45,7 @@ async fn a_taken_port_is_told() {
     let postgres = PostgresServer::start(PostgresOptions::new().private()).await.unwrap();
     let user = User::unless_ordinary(&["postgres", "nobody"]).unwrap();
     let folder = Folder::new("pgbouncer", Place::Disk, user).unwrap();
-    let folder = folder.with(&files(&postgres, postgres.addr().port())).unwrap();
+    let folder = folder.with(&files(&postgres, postgres.addr().port(), None)).unwrap();
     let program = local::find(&["pgbouncer"]).unwrap_or_else(|| "/usr/sbin/pgbouncer".into());
     let args = vec!["pgbouncer.ini".to_owned()];
     let launch = Launch { program, args, user, ..Launch::default() };
