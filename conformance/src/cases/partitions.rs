@@ -169,7 +169,7 @@ async fn a_flapping_wire_is_survived(cx: &Cx) -> Outcome {
 /// Byte by byte, and soon enough.
 async fn a_slow_drip_works(cx: &Cx) -> Outcome {
     let wire = Wire::new(cx).await?;
-    wire.each(|proxy| proxy.set_both(Mode::Drip(Duration::from_micros(100))));
+    wire.each(|proxy| proxy.set_both(Mode::Drip(Duration::from_millis(1))));
     let patient = cx.manager(wire.client.clone()).ttl(cx.hold_ttl() * 10).request_timeout(LONG);
     let asked = Instant::now();
     let guard = patient.build()?.lock(&cx.key)?.acquire().await?;

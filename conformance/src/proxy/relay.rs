@@ -215,13 +215,17 @@ impl Pump<'_> {
     async fn deliver(&mut self, mut chunk: &[u8]) -> Result<(), Broken> {
         let way = self.direction as usize;
         let read_at = Instant::now();
+        // Of a drip: when the byte before was due. A busy machine catches up, and is no slower
+        // than the wire is to be.
+        let mut dripped = read_at;
         while !chunk.is_empty() {
             let (due, piece) = match self.mode() {
                 Mode::Pass => (None, chunk.len()),
                 Mode::Delay(delay) => (Some(read_at + delay), chunk.len()),
-                Mode::Drip(interval) => (Some(Instant::now() + interval), 1),
+                Mode::Drip(interval) => (Some(dripped + interval), 1),
                 Mode::Stall => {
                     self.changed().await?;
+                    dripped = Instant::now();
                     continue;
                 }
                 Mode::Swallow => {
@@ -249,6 +253,7 @@ impl Pump<'_> {
                 return Err(Broken::Sender(self.direction));
             }
             chunk = later;
+            dripped = due.unwrap_or_else(Instant::now);
         }
         self.shared.chunk_delivered(self.direction);
         Ok(())
