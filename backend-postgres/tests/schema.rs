@@ -118,7 +118,7 @@ async fn the_documented_rights_are_enough_and_each_is_needed() {
         for grant in GRANTS {
             server.sql(&format!("REVOKE {grant} FROM least")).await;
             let backend = as_user(&server, "least").await;
-            let error = all_calls(&backend, &claim(grant)).await.expect_err(grant);
+            let error = all_calls(&backend, &common::sweeping(grant)).await.expect_err(grant);
             assert!(is_rejected(&error), "{grant}: {error:?}");
             assert!(error.to_string().contains("right"), "{grant}: {error}");
             server.sql(&format!("GRANT {grant} TO least")).await;
