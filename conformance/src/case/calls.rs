@@ -1,0 +1,104 @@
+//! Calls that a case makes, noted, and expected to go well.
+
+use std::time::Duration;
+
+use lockcore::{Acquire, Claim, Lease, LeaseInfo, LockBackend, Release, Renew};
+use tokio::time::Instant;
+
+use super::{Cx, Failure, Outcome, ensure, ensure_matches};
+
+impl Cx {
+    /// Acquires, and fails the case unless that worked.
+    pub(crate) async fn acquire(
+        &self,
+        backend: &impl LockBackend,
+        claim: &Claim,
+    ) -> Result<Lease, Failure> {
+        let answer = backend.acquire(claim).await?;
+        self.trace(format!("acquire {}: {answer:?}", claim.holder));
+        match answer {
+            Acquire::Acquired(lease) => Ok(lease),
+            Acquire::Contended(_) => Err(Failure::new("acquire: contended, expected a lease")),
+        }
+    }
+
+    /// Asks for a key that another holder has, and fails the case if it is granted.
+    pub(crate) async fn contend(&self, backend: &impl LockBackend, claim: &Claim) -> Outcome {
+        let answer = backend.acquire(claim).await?;
+        self.trace(format!("acquire {}: {answer:?}", claim.holder));
+        ensure_matches!(answer, Acquire::Contended(_), "acquire of a held key");
+        Ok(())
+    }
+
+    /// Renews, and fails the case unless that worked.
+    pub(crate) async fn renew(
+        &self,
+        backend: &impl LockBackend,
+        claim: &Claim,
+    ) -> Result<Lease, Failure> {
+        let answer = backend.renew(claim).await?;
+        self.trace(format!("renew {}: {answer:?}", claim.holder));
+        match answer {
+            Renew::Renewed(lease) => Ok(lease),
+            Renew::NotHeld => Err(Failure::new("renew: not held, expected a lease")),
+        }
+    }
+
+    /// Releases, and fails the case unless the lease stood.
+    pub(crate) async fn release(&self, backend: &impl LockBackend, claim: &Claim) -> Outcome {
+        let answer = backend.release(claim).await?;
+        self.trace(format!("release {}: {answer:?}", claim.holder));
+        ensure_matches!(answer, Release::Released, "release by the holder");
+        Ok(())
+    }
+
+    /// The lease on the case's key, as the second client sees it.
+    pub(crate) async fn sight(&self) -> Result<Option<LeaseInfo>, Failure> {
+        Ok(self.b.inspect(&self.key).await?)
+    }
+
+    /// Fails the case unless this very lease stands on the case's key.
+    pub(crate) async fn stands(&self, claim: &Claim, lease: &Lease) -> Outcome {
+        let sight = self.sight().await?;
+        let untouched = sight
+            .as_ref()
+            .is_some_and(|info| info.holder == claim.holder && info.token == lease.token);
+        ensure!(
+            untouched,
+            "expected {} with token {} to stand, saw {sight:?}",
+            claim.holder,
+            lease.token
+        );
+        Ok(())
+    }
+
+    /// Asks until the key is granted; when that was.
+    pub(crate) async fn until_acquired(
+        &self,
+        backend: &impl LockBackend,
+        limit: Duration,
+    ) -> Result<(Instant, Lease), Failure> {
+        let end = Instant::now() + limit;
+        loop {
+            match backend.acquire(&self.claim()).await? {
+                Acquire::Acquired(lease) => return Ok((Instant::now(), lease)),
+                Acquire::Contended(_) if Instant::now() < end => {
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                }
+                Acquire::Contended(_) => {
+                    return Err(Failure::new(format!("the key was not free within {limit:?}")));
+                }
+            }
+        }
+    }
+
+    /// Waits until nobody holds the case's key; fails the case if that takes longer than `limit`.
+    pub(crate) async fn until_free(&self, limit: Duration) -> Outcome {
+        let end = Instant::now() + limit;
+        while let Some(info) = self.sight().await? {
+            ensure!(Instant::now() < end, "the key was not free within {limit:?}: {info:?}");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        Ok(())
+    }
+}
