@@ -20,8 +20,14 @@ use crate::wake::Ears;
 /// The oldest server whose SQL is what the statements use and the tests were made for.
 const OLDEST: i32 = 130_000;
 
-/// A session as the server knows it: its process, and when that began.
-pub(crate) type Session = (i32, String);
+/// How to find what the server does for a connection.
+#[derive(Clone, Debug)]
+pub(crate) enum Session {
+    /// It has our settings and is ours alone. Its process, and when that began.
+    Ours(i32, String),
+    /// Shared through a pooler. The advisory lock that each transaction of the connection holds.
+    Shared(i64),
+}
 
 /// One session, from its handshake to its loss.
 pub(crate) struct Connected {
@@ -33,14 +39,13 @@ pub(crate) struct Connected {
     settings: Settings,
     prepared: Prepared,
     turn: Turn,
-    /// The session has our settings and is ours alone. `None`: shared through a pooler.
-    session: Option<Session>,
+    session: Session,
     pub(crate) volatile: bool,
 }
 
 impl Connected {
     /// Connects to one server. `pooled`: a pooler is in between, which takes no startup options.
-    /// `old`: a session of ours that was given up; it is ended before this one is used.
+    /// `old`: of a connection that was given up; its work has ended before this one is used.
     pub(crate) async fn open(
         address: &Address,
         server: usize,
@@ -51,7 +56,10 @@ impl Connected {
     ) -> Result<Self, Unconnected> {
         let (shown, config) = &address.servers[server];
         let mut config = config.clone();
-        let mark = HolderId::random().to_string();
+        let mark = HolderId::random();
+        // As much of it as a lock has for a name.
+        let number = mark.as_u128() as i64;
+        let mark = mark.to_string();
         if !pooled {
             let ours = settings.startup_options();
             let given = config.get_options().map(|given| format!("{given} ")).unwrap_or_default();
@@ -69,10 +77,10 @@ impl Connected {
             driver,
             vigil,
             ears,
-            settings: settings.clone(),
+            settings: settings.marked(number),
             prepared: Prepared::default(),
             turn: Turn::default(),
-            session: None,
+            session: Session::Shared(number),
             volatile: false,
         };
         connected.greet(shown, &mark, old).await?;
@@ -87,7 +95,12 @@ impl Connected {
     ) -> Result<(), Unconnected> {
         let question = Query::rare(include_str!("sql/greet.sql"), "");
         let (process, since) = match old {
-            Some((process, since)) => (Some(*process), Some(since.as_str())),
+            Some(Session::Ours(process, since)) => (Some(*process), Some(since.as_str())),
+            Some(Session::Shared(number)) => {
+                let waited = exchange::until_over(&self.client, &self.settings, *number).await;
+                waited.map_err(|error| Unconnected::refused(shown, false, error))?;
+                (None, None)
+            }
             None => (None, None),
         };
         let params = [(&process as _, Type::INT4), (&since as _, Type::TEXT)];
@@ -102,23 +115,24 @@ impl Connected {
             return Err(Unconnected::standby(shown));
         }
         self.volatile = facts.volatile;
-        if facts.mark.as_deref() == Some(mark) {
-            self.session = facts.since.map(|since| (facts.process, since));
+        if let (Some(true), Some(since)) = (facts.mark.map(|found| found == mark), facts.since) {
+            self.session = Session::Ours(facts.process, since);
         }
         Ok(())
     }
 
     pub(crate) fn is_pooled(&self) -> bool {
-        self.session.is_none()
+        matches!(self.session, Session::Shared(_))
     }
 
     pub(crate) fn is_usable(&self) -> bool {
         !self.client.is_closed() && !self.ears.is_lost() && !self.vigil.is_suspect()
     }
 
-    /// The session, if it may still be at work on what it was sent.
+    /// The session, if it may still be at work on what it was sent. What a pooler has passed on is
+    /// carried out although the connection is closed.
     pub(crate) fn unfinished(&self) -> Option<&Session> {
-        self.session.as_ref().filter(|_| !self.client.is_closed())
+        Some(&self.session).filter(|_| self.is_pooled() || !self.client.is_closed())
     }
 
     /// There is another connection. Who watches on this one is woken, and who waits on it for an

@@ -142,7 +142,12 @@ impl Inner {
     /// the lock of another, long after its caller has gone: it ends before the next one begins.
     fn given_up(&self) -> Option<Session> {
         let state = self.state();
-        state.current.as_ref().filter(|current| !current.is_usable())?.unfinished().cloned()
+        let current = state.current.as_ref().filter(|current| !current.is_usable())?;
+        if current.is_pooled() {
+            // What waits in the pooler for a session is dropped there.
+            current.retire();
+        }
+        current.unfinished().cloned()
     }
 
     /// Connects to the first of the servers that can grant leases.

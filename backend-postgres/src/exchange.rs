@@ -63,6 +63,13 @@ impl Settings {
         Self { values, begin }
     }
 
+    /// With a lock that each transaction holds to its end, for others to wait for.
+    pub(crate) fn marked(&self, number: i64) -> Self {
+        let mut marked = self.clone();
+        let _ = write!(marked.begin, "; SELECT pg_advisory_xact_lock({number})");
+        marked
+    }
+
     /// As options of a session's startup.
     pub(crate) fn startup_options(&self) -> String {
         let mut options = String::from(
@@ -164,6 +171,20 @@ pub(crate) async fn on_shared(
         (Err(begun), Err(error), _) if error::is_refusal(&error) => Err(Failed::Refused(begun)),
         (_, Err(error), _) => Err(error.into()),
     }
+}
+
+/// Waits until a transaction that was marked so and has begun has ended.
+///
+/// A pooler passes on all parts of a transaction, and the server carries them out, also when the
+/// client is gone by then. Its next calls would overtake them: an acquire that is carried out
+/// after its release takes the key for nobody.
+pub(crate) async fn until_over(
+    client: &Client,
+    settings: &Settings,
+    number: i64,
+) -> Result<(), Error> {
+    let begin = &settings.begin;
+    client.batch_execute(&format!("{begin}; SELECT pg_advisory_xact_lock({number}); COMMIT")).await
 }
 
 #[cfg(test)]

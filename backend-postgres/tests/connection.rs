@@ -245,3 +245,42 @@ async fn a_connection_of_the_callers_is_used_and_told_when_closed() {
     })
     .await;
 }
+
+/// A pooler passes on what a client has sent and the server carries it out, though the client is
+/// gone by then.
+#[tokio::test]
+async fn no_call_overtakes_those_of_a_shared_session_that_was_left() {
+    limited(async {
+        let server = server().await;
+        let backend = server.builder().pooler(true).connect().await.expect("a server");
+        let late = claim("late");
+        acquired(&backend, &late).await;
+        backend.release(&late).await.expect("held");
+        let stranger = server.raw().await;
+        loop {
+            query(&stranger, "BEGIN; SELECT 1 FROM leaselock FOR UPDATE").await.expect("a row");
+            let (began, late) = (Instant::now(), claim("late"));
+            let gone = timeout(Duration::from_millis(150), backend.acquire(&late)).await;
+            assert!(gone.is_err(), "behind the stranger: {gone:?}");
+            let next = tokio::spawn({
+                let backend = backend.clone();
+                async move { backend.release(&claim("other")).await }
+            });
+            tokio::time::sleep(Duration::from_millis(150)).await;
+            let overtaken = next.is_finished();
+            let waits = began.elapsed() < Duration::from_millis(700);
+            assert!(!(overtaken && waits), "the acquire has been overtaken");
+            query(&stranger, "COMMIT").await.expect("begun");
+            let waited = began.elapsed() < Duration::from_millis(700);
+            next.await.expect("no panic").expect("an answer");
+            // Else the server may have given up the wait for the row before.
+            if waited {
+                let seen = backend.inspect(&late.key).await.expect("an answer");
+                assert_eq!(seen.expect("carried out").holder, late.holder);
+                break;
+            }
+            backend.release(&late).await.expect("an answer");
+        }
+    })
+    .await;
+}
