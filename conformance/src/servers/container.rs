@@ -64,6 +64,9 @@ pub(super) struct Spec {
     pub(super) files: Files,
     /// Ports of 127.0.0.1, each with the port that the program listens on.
     pub(super) ports: Vec<(u16, u16)>,
+    /// The server is several processes below a shell. An engine lets a paused container go on
+    /// before it kills it, and kills the first process first: the others would answer meanwhile.
+    pub(super) several: bool,
 }
 
 /// The image to run, where there is an engine that can run it: the one that `variable` names, or
@@ -125,26 +128,40 @@ impl Container {
 
     /// Stops the server where it stands.
     pub(super) async fn pause(&self) -> Result<(), BoxError> {
+        if self.spec.several {
+            return self.signal("STOP").await;
+        }
         self.on_engine(|container| async move { Ok(container.pause().await?) }).await
     }
 
     /// Lets a paused server go on.
     pub(super) async fn resume(&self) -> Result<(), BoxError> {
+        if self.spec.several {
+            return self.signal("CONT").await;
+        }
         self.on_engine(|container| async move { Ok(container.unpause().await?) }).await
     }
 
     /// Ends the server as SIGKILL does, paused or not; it is gone when this returns.
     pub(super) async fn kill(&self) -> Result<(), BoxError> {
+        if self.spec.several {
+            // It fails where the server has ended before, and where it ends too soon for an answer.
+            let _ = self.signal("KILL").await;
+        }
         self.on_engine(|container| async move { kill(&container).await }).await
+    }
+
+    /// Sends a signal to all processes but the first, at once.
+    async fn signal(&self, name: &str) -> Result<(), BoxError> {
+        // By the shell that runs it: any other process would be one of them.
+        let command = ["kill", &format!("-{name}"), "-1"].map(str::to_owned);
+        self.exec(command.into()).await.map(drop)
     }
 
     /// Starts the server again, at the same ports and with the data it had.
     pub(super) async fn restart(&self) -> Result<(), BoxError> {
-        self.on_engine(|container| async move {
-            kill(&container).await?;
-            Ok(container.start().await?)
-        })
-        .await
+        self.kill().await?;
+        self.on_engine(|container| async move { Ok(container.start().await?) }).await
     }
 
     /// Whether the server has ended.

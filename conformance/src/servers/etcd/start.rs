@@ -85,6 +85,7 @@ impl Start for EtcdServer {
                 env: env(),
                 files: options.files().clone(),
                 ports,
+                ..container::Spec::default()
             };
             let host = Host::Container(Container::start(spec).await?);
             let origin = format!("container image {image}");

@@ -29,4 +29,6 @@ if [ ! -e data/PG_VERSION ]; then
 fi
 # It was killed, or this is its first start.
 rm -f data/postmaster.pid
-as_postgres "$bin/postgres" "$@"
+# Below a shell: from inside, all but the first process can be stopped and killed at once.
+(as_postgres "$bin/postgres" "$@") &
+wait "$!"

@@ -99,6 +99,7 @@ impl Start for PostgresServer {
                 command,
                 files,
                 ports,
+                several: true,
                 ..container::Spec::default()
             };
             let host = Host::Container(Container::start(spec).await?);
