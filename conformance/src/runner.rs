@@ -7,10 +7,10 @@ use std::time::Instant;
 use clap::Parser;
 use libtest_mimic::{Completion, Failed, Trial};
 use lockcore::{Limits, LockBackend};
-use tokio::runtime::{Builder, Runtime};
+use tokio::runtime::{Builder, Handle, Runtime};
 
 use crate::case::{Case, Failure, Needs};
-use crate::harness::Harness;
+use crate::harness::{Clock, Harness};
 use crate::options::Options;
 use crate::report::{CaseResult, Record, Report};
 use crate::run::{Abilities, Verdict, run};
@@ -173,7 +173,7 @@ impl<H: Harness> Suite<H> {
 
     fn run(&self, case: &Case, began: &mut Instant) -> Result<(Verdict, Vec<String>), Failure> {
         let handle = self.runtime.handle();
-        let shared = match self.shared.get_or_init(|| handle.block_on(Shared::start())) {
+        let shared = match self.shared.get_or_init(|| Shared::start(handle)) {
             Ok(shared) => shared.harness.clone(),
             Err(error) => return Err(Failure::new(format!("the store did not start: {error}"))),
         };
@@ -238,13 +238,21 @@ impl<H: Harness> Suite<H> {
 }
 
 impl<H: Harness> Shared<H> {
-    async fn start() -> Result<Self, String> {
-        let harness = H::start().await.map_err(|error| error.to_string())?;
+    fn start(runtime: &Handle) -> Result<Self, String> {
+        let harness = runtime.block_on(H::start()).map_err(|error| error.to_string())?;
         // For the report; the cases say it if nobody can connect.
-        let client = harness.connect(&harness.endpoints()).await;
-        let limits = client.ok().map(|client| client.limits());
-        Ok(Self { harness: Arc::new(harness), limits })
+        let connecting = async { harness.connect(&harness.endpoints()).await };
+        let client = match H::clock() {
+            Clock::Real => runtime.block_on(connecting).ok(),
+            // Whatever it waits for passes by itself, as in the cases.
+            Clock::Paused => paused().ok().and_then(|own| own.block_on(connecting).ok()),
+        };
+        Ok(Self { limits: client.map(|client| client.limits()), harness: Arc::new(harness) })
     }
+}
+
+fn paused() -> std::io::Result<Runtime> {
+    Builder::new_current_thread().enable_all().start_paused(true).build()
 }
 
 /// Puts a case into the report, at the latest when it panics.
