@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use lockcore::{Acquire, Claim, Lease, LeaseInfo, LockBackend, Release, Renew};
+use lockcore::{
+    Acquire, BackendError, Claim, Lease, LeaseInfo, LockBackend, LockKey, Release, Renew,
+};
 use tokio::time::Instant;
 
 use super::{Cx, Failure, Outcome, ensure, ensure_matches};
@@ -19,6 +21,32 @@ impl Cx {
         match answer {
             Acquire::Acquired(lease) => Ok(lease),
             Acquire::Contended(_) => Err(Failure::new("acquire: contended, expected a lease")),
+        }
+    }
+
+    /// Acquires from a store that may have lost its data. One made of several is unavailable until
+    /// it is sure that no lease was forgotten, and for no longer than the longest there can be.
+    pub(crate) async fn acquire_after_loss(
+        &self,
+        backend: &impl LockBackend,
+        key: &LockKey,
+    ) -> Result<Lease, Failure> {
+        let end = Instant::now() + backend.limits().max_ttl + self.slack();
+        loop {
+            let claim = self.claim_on(key);
+            match backend.acquire(&claim).await {
+                Err(BackendError::Unavailable(reason)) if Instant::now() < end => {
+                    self.note(format!("unavailable after the loss: {reason}"));
+                    tokio::time::sleep(self.ttl / 4).await;
+                }
+                answer => {
+                    self.note(format!("acquire {}: {answer:?}", claim.holder));
+                    ensure_matches!(&answer, Ok(Acquire::Acquired(_)), "acquire after a loss");
+                    if let Acquire::Acquired(lease) = answer? {
+                        return Ok(lease);
+                    }
+                }
+            }
         }
     }
 

@@ -220,12 +220,11 @@ async fn wiped_while_held(cx: &Cx) -> Outcome {
     tokio::time::sleep(Duration::from_millis(50)).await;
     cx.inflict(Fault::Wipe).await?;
     let wiped = Instant::now();
-    let next = cx.claim();
-    let lease = cx.acquire(&cx.b, &next).await?;
+    let told = async { (guard.lost().await, wiped.elapsed()) };
+    let (lease, (reason, after)) = tokio::join!(cx.acquire_after_loss(&cx.b, &cx.key), told);
+    let lease = lease?;
     // This is what a store that forgets costs; the token tells the two apart.
     ensure!(lease.token > guard.fencing_token(), "{lease:?} after {guard:?}");
-    let reason = guard.lost().await;
-    let after = wiped.elapsed();
     cx.note(format!("told after {after:?}"));
     ensure!(reason == LostReason::NotHeld, "{reason:?}");
     ensure!(after <= cx.hold_ttl() / 3 + cx.slack(), "told after {after:?}");
@@ -238,10 +237,12 @@ async fn wiped_while_waiting(cx: &Cx) -> Outcome {
     let mut holder = cx.claim();
     holder.ttl = cx.ttl * 60;
     let first = cx.acquire(&cx.b, &holder).await?;
-    let lock = cx.manager(cx.a.clone()).build()?.lock(&cx.key)?;
+    let locks = cx.manager(cx.a.clone()).retry_for(cx.a.limits().max_ttl * 2).build()?;
+    let lock = locks.lock(&cx.key)?;
     let waiting = tokio::spawn(async move { lock.acquire().await });
     tokio::time::sleep(Duration::from_millis(200)).await;
     cx.inflict(Fault::Wipe).await?;
+    cx.acquire_after_loss(&cx.b, &cx.key_with("/other")).await?;
     let guard = timeout(Duration::from_secs(1) + cx.slack(), waiting).await;
     let guard = guard.map_err(|_| Failure::new("no signal came, and nobody polled"))???;
     ensure!(guard.fencing_token() > first.token, "{guard:?} after {first:?}");
