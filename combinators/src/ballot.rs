@@ -1,0 +1,336 @@
+//! One claim put to all stores of a combination, until enough of them agree on its token.
+
+use std::time::Duration;
+
+use lockcore::{BackendError, Claim, Contention, Lease, StoreMemory};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep, sleep_until};
+
+#[cfg(not(test))]
+use crate::agreement::step;
+use crate::agreement::{Step, Vote};
+use crate::calls::{Answer, Reply, Talk, Verb};
+use crate::flaw::{Flaw, flawed};
+#[cfg(test)]
+use crate::tests::step;
+
+/// How often the lower tokens are raised before giving up. Without faults once is enough; each
+/// further time another fault came between.
+const ROUNDS: u32 = 6;
+
+/// How short a wait for those who have not answered yet may be.
+const GRACE: Duration = Duration::from_millis(1);
+
+/// Where a store stands.
+#[derive(Debug)]
+pub(crate) enum Stand {
+    /// Not asked yet: another comes first.
+    Later,
+    Asked,
+    Granted(Lease),
+    /// Granted, by a store that may have forgotten another's lease.
+    Young(StoreMemory),
+    Contended(Contention),
+    NotHeld,
+    Failed(BackendError),
+}
+
+/// How a ballot ended.
+#[derive(Debug)]
+pub(crate) enum Outcome {
+    /// Enough stores hold this token for this long, counted from the beginning of the ballot.
+    Agreed(Lease),
+    /// There are not enough; see the stands.
+    Hopeless,
+}
+
+/// How a ballot is held.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Rules {
+    /// How many must agree: more than half.
+    pub(crate) need: usize,
+    /// The age below which a store's memory does not vouch for a new lease.
+    pub(crate) gate: Duration,
+    /// How long one call may take.
+    pub(crate) limit: Duration,
+    /// The longest lease that is answered, and the largest token that can be asked for.
+    pub(crate) max_ttl: Duration,
+    pub(crate) max_token: u64,
+    /// Each store is asked when the one before it has granted.
+    pub(crate) in_order: bool,
+}
+
+/// A ballot under way.
+#[derive(Debug)]
+pub(crate) struct Ballot {
+    pub(crate) talk: Talk,
+    verb: Verb,
+    claim: Claim,
+    rules: Rules,
+    pub(crate) stands: Vec<Stand>,
+    memories: Vec<Option<StoreMemory>>,
+    /// How many stores have been asked.
+    asked: usize,
+    began: Instant,
+    pub(crate) rounds: u32,
+    sender: mpsc::UnboundedSender<Reply>,
+    replies: mpsc::UnboundedReceiver<Reply>,
+    /// Tokens that stores chose themselves, and when they were asked.
+    pub(crate) chosen: Vec<(u64, Instant)>,
+}
+
+impl Ballot {
+    /// Asks every store, or the first.
+    pub(crate) fn open(talk: Talk, verb: Verb, claim: Claim, rules: Rules) -> Self {
+        let (sender, replies) = mpsc::unbounded_channel();
+        let nodes = talk.stores();
+        let asked = if rules.in_order { 1 } else { nodes };
+        let mut ballot = Self {
+            talk,
+            verb,
+            claim,
+            rules,
+            stands: (0..nodes).map(|_| Stand::Later).collect(),
+            memories: vec![None; nodes],
+            asked,
+            began: Instant::now(),
+            rounds: 1,
+            sender,
+            replies,
+            chosen: Vec::new(),
+        };
+        for node in 0..asked {
+            ballot.ask(node, verb, 0);
+        }
+        ballot
+    }
+
+    /// Asks a store, for this token at least. Whoever was released meanwhile asks no more.
+    fn ask(&mut self, node: usize, verb: Verb, token: u64) {
+        let floor = token.min(self.rules.max_token).max(self.claim.min_token);
+        let claim = self.claim.clone().with_min_token(floor);
+        let sent = self.talk.send(node, verb, claim, self.rules.limit, &self.sender);
+        if let Some(stand) = self.stands.get_mut(node) {
+            *stand = if sent { Stand::Asked } else { Stand::NotHeld };
+        }
+    }
+
+    /// How long it has taken so far.
+    pub(crate) fn took(&self) -> Duration {
+        self.began.elapsed()
+    }
+
+    /// Waits until it is decided.
+    pub(crate) async fn decide(&mut self) -> Outcome {
+        // When those who have not answered yet are not waited for any longer.
+        let mut patience = None;
+        loop {
+            let votes: Vec<_> = self.stands.iter().map(Stand::vote).collect();
+            let raise = match step(&votes, self.rules.need) {
+                Step::Agreed(token) => return Outcome::Agreed(self.agreed(token)),
+                Step::Hopeless => return Outcome::Hopeless,
+                Step::Wait => None,
+                Step::WaitOrRaise(token) => {
+                    let end =
+                        *patience.get_or_insert_with(|| Instant::now() + self.took().max(GRACE));
+                    (Instant::now() >= end).then_some(token)
+                }
+                Step::Raise(token) => Some(token),
+            };
+            if let Some(token) = raise {
+                if self.rounds == ROUNDS {
+                    return Outcome::Hopeless;
+                }
+                self.rounds += 1;
+                patience = None;
+                self.raise(token);
+                if flawed(Flaw::RaiseUnseen) {
+                    return Outcome::Agreed(Lease::new(token, self.claim.ttl));
+                }
+                // Whoever was released meanwhile is asked nothing.
+                continue;
+            }
+            tokio::select! {
+                biased;
+                reply = self.replies.recv() => match reply {
+                    Some(reply) => self.take(reply),
+                    // The sender is ours: it cannot be closed.
+                    None => return Outcome::Hopeless,
+                },
+                () = until(patience) => {}
+            }
+        }
+    }
+
+    /// Without a decision for the claim: waits until it is clear what stood against it.
+    pub(crate) async fn clarify(&mut self) {
+        while !self.is_clear() {
+            let Some(reply) = self.replies.recv().await else { return };
+            self.take(reply);
+        }
+    }
+
+    fn is_clear(&self) -> bool {
+        let count = |of: fn(&Stand) -> bool| self.stands.iter().filter(|stand| of(stand)).count();
+        let contended = count(|stand| matches!(stand, Stand::Contended(_)));
+        let failed = count(Stand::failed);
+        // Those not yet asked would have been, were it not for the other holder.
+        let asked = count(|stand| matches!(stand, Stand::Asked));
+        let rest = self.stands.len() - failed;
+        asked == 0 || rest < self.rules.need || (contended > 0 && rest - asked >= self.rules.need)
+    }
+
+    /// After the decision: hears the rest. Late leases are given the agreed token, and stores
+    /// that have none, or had another's attempt at that moment, are asked to hold it too: the more
+    /// do, the more may be lost. None of this counts now, and it ends with the lease, or when
+    /// that is renewed or released.
+    pub(crate) async fn finish(mut self, agreed: Option<u64>) {
+        let mut raised = vec![false; self.stands.len()];
+        let mut pause = self.took().max(GRACE);
+        let end = self.began + self.claim.ttl;
+        if agreed.is_some() {
+            self.talk.agree();
+        }
+        let mut again = self.verb == Verb::Renew;
+        loop {
+            if let Some(token) = agreed {
+                self.raise_once(token, &mut raised);
+                for node in 0..self.stands.len() {
+                    match self.stands.get(node) {
+                        Some(Stand::NotHeld | Stand::Contended(_)) if again => {
+                            self.ask(node, Verb::Acquire, token);
+                        }
+                        _ => {}
+                    }
+                }
+            }
+            while self.stands.iter().any(|stand| matches!(stand, Stand::Asked)) {
+                let Some(reply) = self.replies.recv().await else { return };
+                self.take(reply);
+                if let Some(token) = agreed {
+                    self.raise_once(token, &mut raised);
+                }
+            }
+            let missed = |stand: &Stand| matches!(stand, Stand::Contended(_) | Stand::NotHeld);
+            let done = !self.stands.iter().any(missed) || self.talk.is_superseded();
+            if agreed.is_none() || done || Instant::now() >= end {
+                return;
+            }
+            again = true;
+            sleep(pause.mul_f64(0.5 + fastrand::f64())).await;
+            pause = (pause * 2).min(self.rules.limit.max(GRACE));
+        }
+    }
+
+    fn raise_once(&mut self, token: u64, raised: &mut [bool]) {
+        for node in self.below(token) {
+            if let Some(raised) = raised.get_mut(node).filter(|raised| !**raised) {
+                *raised = true;
+                self.ask(node, Verb::Renew, token);
+            }
+        }
+    }
+
+    /// Who has granted less than this.
+    fn below(&self, token: u64) -> Vec<usize> {
+        let below = |stand: &Stand| matches!(stand, Stand::Granted(lease) if lease.token < token);
+        let stands = self.stands.iter().enumerate();
+        stands.filter(|(_, stand)| below(stand)).map(|(node, _)| node).collect()
+    }
+
+    /// Asks who has granted less than this for this.
+    fn raise(&mut self, token: u64) {
+        for node in self.below(token) {
+            self.ask(node, Verb::Renew, token);
+        }
+    }
+
+    fn take(&mut self, reply: Reply) {
+        let Reply { node, verb, asked, answer } = reply;
+        let stand = match answer {
+            Answer::Granted(lease) => {
+                if verb == Verb::Acquire && lease.token > self.claim.min_token {
+                    self.chosen.push((lease.token, asked));
+                }
+                // Renewals do not tell.
+                let memory = lease.memory;
+                if let (Some(slot), Some(_)) = (self.memories.get_mut(node), memory) {
+                    *slot = memory;
+                }
+                match memory.filter(|memory| memory.age < self.rules.gate) {
+                    Some(memory) => Stand::Young(memory),
+                    None => Stand::Granted(lease),
+                }
+            }
+            Answer::Contended(contention) => Stand::Contended(contention),
+            Answer::NotHeld if flawed(Flaw::CountsJoined) && self.verb == Verb::Renew => {
+                return self.ask(node, Verb::Acquire, 0);
+            }
+            Answer::NotHeld | Answer::Released => Stand::NotHeld,
+            Answer::Failed(error) => Stand::Failed(error),
+        };
+        let granted = if let Stand::Granted(lease) = &stand { Some(lease.token) } else { None };
+        if let Some(slot) = self.stands.get_mut(node) {
+            *slot = stand;
+        }
+        if let Some(token) = granted
+            && self.rules.in_order
+            && node + 1 == self.asked
+            && self.asked < self.stands.len()
+        {
+            // Its token fits the next as well, unless that is ahead.
+            self.ask(self.asked, self.verb, token);
+            self.asked += 1;
+        }
+    }
+
+    /// Two stores that are one: their names say which.
+    pub(crate) fn listed_twice(&self) -> Option<(usize, usize)> {
+        let id = |memory: &Option<StoreMemory>| memory.map(|memory| memory.id);
+        self.memories.iter().enumerate().find_map(|(second, memory)| {
+            let this = id(memory)?;
+            let first = self.memories.iter().take(second).position(|other| id(other) == Some(this));
+            first.map(|first| (first, second))
+        })
+    }
+
+    /// The lease of those who hold this token: as long as the shortest of them.
+    fn agreed(&self, token: u64) -> Lease {
+        let leases = self.stands.iter().filter_map(|stand| match stand {
+            Stand::Granted(lease) if lease.token == token => Some(lease.ttl),
+            _ => None,
+        });
+        if flawed(Flaw::TtlOfLastRound) {
+            return Lease::new(token, self.claim.ttl + self.took() / 2);
+        }
+        // A store may round up; what is forgotten after `max_ttl` must not be promised for longer.
+        Lease::new(token, leases.min().unwrap_or_default().min(self.rules.max_ttl))
+    }
+}
+
+impl Stand {
+    /// Nobody else's lease is the reason, and waiting for a release would not help.
+    pub(crate) fn failed(&self) -> bool {
+        matches!(self, Self::Failed(_) | Self::Young(_))
+    }
+
+    /// There is a lease to take back.
+    pub(crate) fn granted(&self) -> bool {
+        matches!(self, Self::Granted(_) | Self::Young(_))
+    }
+
+    fn vote(&self) -> Vote {
+        match self {
+            Self::Later | Self::Asked => Vote::Pending,
+            Self::Granted(lease) => Vote::Granted(lease.token),
+            Self::Young(_) | Self::Contended(_) | Self::NotHeld | Self::Failed(_) => Vote::Against,
+        }
+    }
+}
+
+async fn until(end: Option<Instant>) {
+    match end {
+        Some(end) => sleep_until(end).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,363 @@
+//! Calls to the stores that a combination is made of.
+//!
+//! Each call runs in a task of its own, so that what is begun is finished when the caller has
+//! its answer or is gone. The calls of one holder to one store are made in order: a release never
+//! overtakes the acquire before it.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use lockcore::{
+    Acquire, BackendError, Claim, Contention, HolderId, Lease, LockBackend, Release, Renew,
+};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, timeout};
+
+use crate::flaw::{Flaw, flawed};
+
+/// What a store is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Verb {
+    Acquire,
+    Renew,
+    Release,
+}
+
+/// What it answered.
+#[derive(Debug)]
+pub(crate) enum Answer {
+    /// The holder has a lease.
+    Granted(Lease),
+    Contended(Contention),
+    NotHeld,
+    Released,
+    Failed(BackendError),
+}
+
+/// An answer, and whose.
+#[derive(Debug)]
+pub(crate) struct Reply {
+    pub(crate) node: usize,
+    pub(crate) verb: Verb,
+    pub(crate) asked: Instant,
+    pub(crate) answer: Answer,
+}
+
+/// A store of a combination.
+#[derive(Clone)]
+pub(crate) struct Node {
+    pub(crate) name: Arc<str>,
+    pub(crate) backend: Arc<dyn LockBackend>,
+}
+
+impl fmt::Debug for Node {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({:?})", self.name, self.backend)
+    }
+}
+
+/// The stores, and what is under way to them.
+#[derive(Clone, Debug)]
+pub(crate) struct Calls {
+    nodes: Arc<[Node]>,
+    holders: Arc<Mutex<Holders>>,
+}
+
+#[derive(Debug, Default)]
+struct Holders {
+    known: HashMap<HolderId, Known>,
+    /// Forget what is old when there are this many.
+    sweep_at: usize,
+}
+
+/// What is known about a holder.
+#[derive(Debug)]
+struct Known {
+    /// The end of the last call to each store.
+    last: Vec<Option<oneshot::Receiver<()>>>,
+    /// A release was sent: it gets no lease any more.
+    spent: bool,
+    /// How often it has asked for a lease, and how often it was granted or renewed one.
+    asked: u64,
+    agreed: u64,
+    /// Calls to stores and conversations that have not ended.
+    under_way: usize,
+    /// It is spent, and its caller knows.
+    over: bool,
+    /// Nobody asks about it after this.
+    until: Instant,
+}
+
+impl Calls {
+    pub(crate) fn new(nodes: Vec<Node>) -> Self {
+        Self { nodes: nodes.into(), holders: Arc::default() }
+    }
+
+    pub(crate) fn nodes(&self) -> &[Node] {
+        &self.nodes
+    }
+
+    /// Begins to ask for a lease, or to renew it. `None` for a holder that a release was sent for:
+    /// whatever it was granted now might be taken back.
+    pub(crate) fn begin(&self, verb: Verb, claim: &Claim) -> Option<Talk> {
+        let mut holders = self.holders();
+        let known = holders.of(claim, self.nodes.len());
+        if known.spent && !flawed(Flaw::NeverSpent) {
+            return None;
+        }
+        known.asked += u64::from(verb == Verb::Acquire);
+        known.under_way += 1;
+        let (asked, agreed) = (known.asked, known.agreed);
+        Some(Talk { calls: self.clone(), holder: claim.holder, asked, agreed })
+    }
+
+    /// Releases everywhere, for a caller who does not ask as this holder again.
+    pub(crate) fn release(
+        &self,
+        claim: &Claim,
+        limit: Duration,
+        replies: &mpsc::UnboundedSender<Reply>,
+    ) {
+        let queued = {
+            let mut holders = self.holders();
+            let known = holders.of(claim, self.nodes.len());
+            (known.spent, known.over) = (true, true);
+            self.queue_releases(known, claim.holder)
+        };
+        self.send_all(queued, claim, limit, replies);
+    }
+
+    fn queue_releases(&self, known: &mut Known, holder: HolderId) -> Vec<Queued> {
+        let nodes = if flawed(Flaw::ReleasesOne) { 1 } else { self.nodes.len() };
+        (0..nodes).filter_map(|node| self.queue(known, node, holder)).collect()
+    }
+
+    /// A place behind the calls to the same store for the same holder.
+    fn queue(&self, known: &mut Known, node: usize, holder: HolderId) -> Option<Queued> {
+        let (ended, last) = oneshot::channel();
+        let before = known.last.get_mut(node)?.replace(last);
+        known.under_way += 1;
+        let under_way = UnderWay { calls: self.clone(), holder };
+        Some(Queued { node, before, ended, under_way })
+    }
+
+    fn send_all(
+        &self,
+        queued: Vec<Queued>,
+        claim: &Claim,
+        limit: Duration,
+        replies: &mpsc::UnboundedSender<Reply>,
+    ) {
+        for queued in queued {
+            self.send(queued, Verb::Release, claim.clone(), limit, replies);
+        }
+    }
+
+    /// Sends a call when it is its turn. After `limit` it is given up, and its outcome is not
+    /// known.
+    fn send(
+        &self,
+        queued: Queued,
+        verb: Verb,
+        claim: Claim,
+        limit: Duration,
+        replies: &mpsc::UnboundedSender<Reply>,
+    ) {
+        let Queued { node, before, ended, under_way } = queued;
+        let Some(store) = self.nodes.get(node).cloned() else { return };
+        let replies = replies.clone();
+        tokio::spawn(async move {
+            if let Some(before) = before.filter(|_| !flawed(Flaw::NoOrder)) {
+                // Ended is ended, however.
+                let _ = before.await;
+            }
+            let asked = Instant::now();
+            // A store that panics has answered nothing, and must not be waited for.
+            let call = tokio::spawn(async move { ask(&*store.backend, verb, &claim, limit).await });
+            let answer = call.await.unwrap_or_else(|error| {
+                Answer::Failed(BackendError::ambiguous(format!("its task ended: {error}")))
+            });
+            let _ = ended.send(());
+            drop(under_way);
+            let _ = replies.send(Reply { node, verb, asked, answer });
+        });
+    }
+
+    fn ended(&self, holder: HolderId) {
+        let mut holders = self.holders();
+        let Some(known) = holders.known.get_mut(&holder) else { return };
+        known.under_way = known.under_way.saturating_sub(1);
+        if known.over && known.under_way == 0 {
+            holders.known.remove(&holder);
+        }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn holders_known(&self) -> usize {
+        self.holders().known.len()
+    }
+
+    fn holders(&self) -> MutexGuard<'_, Holders> {
+        // Consistent between any two statements that can panic.
+        self.holders.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Holders {
+    const FEW: usize = 64;
+
+    fn of(&mut self, claim: &Claim, nodes: usize) -> &mut Known {
+        let now = Instant::now();
+        if self.known.len() >= self.sweep_at.max(Self::FEW) {
+            self.known.retain(|_, known| known.until > now || known.under_way > 0);
+            self.sweep_at = 2 * self.known.len();
+        }
+        let known = self.known.entry(claim.holder).or_insert_with(|| Known {
+            last: std::iter::repeat_with(|| None).take(nodes).collect(),
+            spent: false,
+            asked: 0,
+            agreed: 0,
+            under_way: 0,
+            over: false,
+            until: now,
+        });
+        // Whoever asks again does so while its lease may stand, or soon.
+        known.until = known.until.max(now + 2 * claim.ttl + Duration::from_secs(60));
+        known
+    }
+}
+
+/// A call that waits for its turn. Nothing is spawned while the holders are locked: on a runtime
+/// that has shut down the task is dropped at once, and says so to them.
+struct Queued {
+    node: usize,
+    before: Option<oneshot::Receiver<()>>,
+    ended: oneshot::Sender<()>,
+    under_way: UnderWay,
+}
+
+/// A call under way, until it is dropped.
+#[derive(Debug)]
+struct UnderWay {
+    calls: Calls,
+    holder: HolderId,
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.calls.ended(self.holder);
+    }
+}
+
+/// What is said to the stores for one question of a holder.
+#[derive(Debug)]
+pub(crate) struct Talk {
+    calls: Calls,
+    holder: HolderId,
+    /// How often the holder had asked for a lease when it began, and how often it was granted or
+    /// renewed one when it ended.
+    asked: u64,
+    agreed: u64,
+}
+
+impl Talk {
+    pub(crate) fn stores(&self) -> usize {
+        self.calls.nodes.len()
+    }
+
+    /// Sends a call; `false` if the holder gets no lease any more.
+    pub(crate) fn send(
+        &self,
+        node: usize,
+        verb: Verb,
+        claim: Claim,
+        limit: Duration,
+        replies: &mpsc::UnboundedSender<Reply>,
+    ) -> bool {
+        // Looking and queueing are one step: a release cannot come in between.
+        let queued = {
+            let mut holders = self.calls.holders();
+            let known = holders.of(&claim, self.stores());
+            let spent = known.spent && !flawed(Flaw::NeverSpent);
+            if spent { None } else { self.calls.queue(known, node, self.holder) }
+        };
+        let Some(queued) = queued else { return false };
+        self.calls.send(queued, verb, claim, limit, replies);
+        true
+    }
+
+    /// The holder was granted a lease, or renewed it.
+    pub(crate) fn agree(&mut self) {
+        if let Some(known) = self.calls.holders().known.get_mut(&self.holder) {
+            known.agreed += 1;
+            self.agreed = known.agreed;
+        }
+    }
+
+    /// Whether a release was sent for the holder, or its lease was renewed since.
+    pub(crate) fn is_superseded(&self) -> bool {
+        let superseded = |known: &Known| known.spent || known.agreed != self.agreed;
+        self.calls.holders().known.get(&self.holder).is_none_or(superseded)
+    }
+
+    /// Takes back whatever was granted, everywhere, and lets the holder ask no more. `false`, and
+    /// nothing is sent, if that would take a lease from somebody: the holder has asked again
+    /// meanwhile. Nor is there anything to do once it was released.
+    pub(crate) fn roll_back(
+        &self,
+        claim: &Claim,
+        limit: Duration,
+        replies: &mpsc::UnboundedSender<Reply>,
+    ) -> bool {
+        let queued = {
+            let mut holders = self.calls.holders();
+            let known = holders.of(claim, self.stores());
+            let superseded = known.asked != self.asked && !flawed(Flaw::UndoesTheNext);
+            if known.spent || superseded {
+                return false;
+            }
+            known.spent = true;
+            self.calls.queue_releases(known, self.holder)
+        };
+        self.calls.send_all(queued, claim, limit, replies);
+        true
+    }
+
+    /// The caller knows that the holder is spent: it can be forgotten.
+    pub(crate) fn over(&self) {
+        if let Some(known) = self.calls.holders().known.get_mut(&self.holder) {
+            known.over = known.spent;
+        }
+    }
+}
+
+impl Drop for Talk {
+    fn drop(&mut self) {
+        self.calls.ended(self.holder);
+    }
+}
+
+async fn ask(backend: &dyn LockBackend, verb: Verb, claim: &Claim, limit: Duration) -> Answer {
+    let call = async {
+        Ok(match verb {
+            Verb::Acquire => match backend.acquire(claim).await? {
+                Acquire::Acquired(lease) => Answer::Granted(lease),
+                Acquire::Contended(contention) => Answer::Contended(contention),
+            },
+            Verb::Renew => match backend.renew(claim).await? {
+                Renew::Renewed(lease) => Answer::Granted(lease),
+                Renew::NotHeld => Answer::NotHeld,
+            },
+            Verb::Release => match backend.release(claim).await? {
+                Release::Released => Answer::Released,
+                Release::NotHeld => Answer::NotHeld,
+            },
+        })
+    };
+    let answer = timeout(limit, call)
+        .await
+        .unwrap_or_else(|_| Err(BackendError::ambiguous(format!("no answer within {limit:?}"))));
+    answer.unwrap_or_else(Answer::Failed)
+}

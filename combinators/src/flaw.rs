@@ -1,0 +1,52 @@
+//! Mistakes that are easily made here. Tests make them one at a time, and see to it that each is
+//! found (`tests/mutants.rs`); elsewhere none is ever made.
+
+/// A mistake.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Flaw {
+    /// A store that may have forgotten a lease counts.
+    NoGate,
+    /// Tokens need not be equal.
+    #[cfg(test)]
+    AtLeast,
+    /// Whoever was asked to raise its token is taken to have done so.
+    RaiseUnseen,
+    /// A majority of those who answered is enough.
+    #[cfg(test)]
+    MajorityOfAnswers,
+    /// A renewal counts stores that it gives the lease to.
+    CountsJoined,
+    /// The ttl counts from the last round, and not from the call.
+    TtlOfLastRound,
+    /// An attempt takes back what a later one of the same holder was granted.
+    UndoesTheNext,
+    /// A holder may ask again after its release.
+    NeverSpent,
+    /// Calls do not wait for each other.
+    NoOrder,
+    /// What is released, or taken back, is so in one store alone.
+    ReleasesOne,
+    /// Keys that were idle have no floor.
+    NoFloor,
+    /// Whoever leaves the store later does not learn its floor.
+    FloorNotRecorded,
+    /// A floor is found once.
+    FloorKept,
+    /// A process looks for others before it registers, and not after.
+    LooksTooEarly,
+    /// Leases are granted as long as there is a registration.
+    OutlivesRegistration,
+    /// Leaving does not wait for locks.
+    LeavesAtOnce,
+    /// Any release in any store wakes a waiter.
+    WakesItself,
+}
+
+/// Whether this mistake is made now.
+#[cfg(not(test))]
+pub(crate) const fn flawed(_: Flaw) -> bool {
+    false
+}
+
+#[cfg(test)]
+pub(crate) use crate::tests::flawed;

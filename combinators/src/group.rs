@@ -1,0 +1,339 @@
+//! Stores that hold a lock together, enough of them: what a quorum and the time between two stores
+//! have in common.
+
+mod error;
+mod sight;
+mod watch;
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use lockcore::{Acquire, BackendError, Claim, Contention, Lease, Limits, LockKey, Release, Renew};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, timeout_at};
+
+pub use self::error::{NoAgreement, NodeState};
+
+use crate::ballot::{Ballot, Outcome, Rules, Stand};
+use crate::calls::{Answer, Calls, Reply, Verb};
+use crate::flaw::{Flaw, flawed};
+use crate::proposals::Proposals;
+
+/// How often in a row a majority that others hold is taken for a split vote.
+const SPLITS: u32 = 4;
+
+/// The longest wait after a split vote.
+const MOST: Duration = Duration::from_millis(500);
+
+/// Stores that hold a lock together.
+#[derive(Clone, Debug)]
+pub(crate) struct Group {
+    pub(crate) calls: Calls,
+    /// How many must agree: more than half.
+    pub(crate) need: usize,
+    /// How many with the same holder are a lease to be shown and waited for: enough to agree, or
+    /// one where others hold the key in a single store.
+    pub(crate) seen: usize,
+    /// Ask for a lease in the order of the stores, each when the one before has granted it.
+    pub(crate) in_order: bool,
+    pub(crate) limits: Limits,
+    /// The age from which on a store's memory vouches for a lease.
+    pub(crate) gate: Duration,
+    pub(crate) node_timeout: Option<Duration>,
+    pub(crate) proposals: Arc<Proposals>,
+    /// How often in a row a key was granted by some stores and not by enough.
+    pub(crate) splits: Arc<Mutex<HashMap<LockKey, u32>>>,
+}
+
+impl Group {
+    /// How long one store may take. Two rounds fit into the sixth of the ttl that
+    /// [`LockManager`](lockcore::LockManager) allows a request by default.
+    fn limit(&self, claim: &Claim) -> Duration {
+        let limit = self.node_timeout.unwrap_or(Duration::from_secs(1).min(claim.ttl / 12));
+        // Well below the ttl, or what was granted first would end before the rest is known.
+        limit.min(claim.ttl / 4)
+    }
+
+    /// Asks the stores. Nothing is awaited between the caller's question and this, so that a
+    /// release which follows it comes later.
+    fn open(&self, verb: Verb, claim: Claim) -> Option<Ballot> {
+        let talk = self.calls.begin(verb, &claim)?;
+        let rules = Rules {
+            need: self.need,
+            // A lease that stood before is as good as its store was then.
+            gate: if verb == Verb::Acquire && !flawed(Flaw::NoGate) {
+                self.gate
+            } else {
+                Duration::ZERO
+            },
+            limit: self.limit(&claim),
+            max_ttl: self.limits.max_ttl,
+            max_token: self.limits.max_token,
+            in_order: self.in_order && verb == Verb::Acquire,
+        };
+        Some(Ballot::open(talk, verb, claim, rules))
+    }
+
+    pub(crate) async fn acquire(&self, claim: &Claim) -> Result<Acquire, BackendError> {
+        self.limits.check(claim)?;
+        let floor = self.proposals.next(claim.min_token, self.limits.max_token);
+        let Some(ballot) = self.open(Verb::Acquire, claim.clone().with_min_token(floor)) else {
+            return Err(BackendError::unavailable(
+                "an earlier attempt of this holder was taken back: the next is another holder's",
+            ));
+        };
+        let (sender, answer) = oneshot::channel();
+        tokio::spawn(self.clone().acquiring(claim.clone(), ballot, sender));
+        hear(answer).await
+    }
+
+    pub(crate) async fn renew(&self, claim: &Claim) -> Result<Renew, BackendError> {
+        self.limits.check(claim)?;
+        let Some(ballot) = self.open(Verb::Renew, claim.clone()) else {
+            return Ok(Renew::NotHeld);
+        };
+        let (sender, answer) = oneshot::channel();
+        tokio::spawn(self.clone().renewing(claim.clone(), ballot, sender));
+        hear(answer).await
+    }
+
+    async fn acquiring(
+        self,
+        claim: Claim,
+        mut ballot: Ballot,
+        answer: oneshot::Sender<Result<Acquire, BackendError>>,
+    ) {
+        let outcome = ballot.decide().await;
+        // The store that is furthest ahead alone: a lead over another's token is none over its.
+        if let Some(&(token, asked)) = ballot.chosen.iter().max() {
+            self.proposals.learn(token, asked);
+        }
+        let twice = ballot.listed_twice();
+        if let (Outcome::Agreed(lease), None) = (&outcome, twice) {
+            self.splits().remove(&claim.key);
+            tracing::debug!(
+                lock.key = %claim.key, lock.holder = %claim.holder, lock.token = lease.token,
+                rounds = ballot.rounds, "agreed"
+            );
+            let token = lease.token;
+            let _ = answer.send(Ok(Acquire::Acquired(*lease)));
+            return ballot.finish(Some(token)).await;
+        }
+        let (sender, releases) = mpsc::unbounded_channel();
+        if !ballot.talk.roll_back(&claim, self.limit(&claim), &sender) {
+            // It belongs to whoever asked again, or it was released.
+            return ballot.finish(None).await;
+        }
+        drop(sender);
+        let held: Vec<_> = ballot.stands.iter().map(Stand::granted).collect();
+        let said = match twice {
+            Some(pair) => Err(self.twice(pair)),
+            None => {
+                ballot.clarify().await;
+                self.refused(&claim, &ballot)
+            }
+        };
+        released(held, releases).await;
+        // What is answered now is definite: the next attempt is another holder's.
+        if answer.send(said).is_ok() {
+            ballot.talk.over();
+        }
+    }
+
+    /// What is answered without a majority.
+    fn refused(&self, claim: &Claim, ballot: &Ballot) -> Result<Acquire, BackendError> {
+        let count = |of: fn(&Stand) -> bool| ballot.stands.iter().filter(|stand| of(stand)).count();
+        let granted = count(|stand| matches!(stand, Stand::Granted(_)));
+        let contended = count(|stand| matches!(stand, Stand::Contended(_)));
+        let failed = count(Stand::failed);
+        let rest = ballot.stands.len() - failed;
+        // Without the failed ones there could be enough, were it not for the other holder.
+        if contended == 0 || rest < self.need {
+            return Err(self.no_agreement(&ballot.stands));
+        }
+        let split = granted > 0 && !self.in_order;
+        let firm = ballot.stands.iter().filter(|stand| is_firm(stand, claim.ttl, ballot.took()));
+        let split = split && firm.count() < self.need;
+        let again = split.then(|| self.split(&claim.key, ballot.took(), contended)).flatten();
+        let contention = if let Some(pause) = again {
+            Contention::new(Some(pause))
+        } else {
+            if !split {
+                self.splits().remove(&claim.key);
+            }
+            let hints = ballot.stands.iter().filter_map(|stand| match stand {
+                // Unknown is later than any.
+                Stand::Contended(contention) => {
+                    Some(contention.retry_after.unwrap_or(Duration::MAX))
+                }
+                _ => None,
+            });
+            let mut hints: Vec<_> = hints.collect();
+            hints.sort_unstable();
+            // So many of the contended ones must become free.
+            let must = self.need.saturating_sub(rest - contended).max(1);
+            let free = hints.get(must - 1).copied();
+            Contention::new(free.filter(|free| *free < Duration::MAX))
+        };
+        Ok(Acquire::Contended(contention))
+    }
+
+    /// When to come again after a split vote; `None` where it was none.
+    fn split(&self, key: &LockKey, took: Duration, contended: usize) -> Option<Duration> {
+        // Others were as fast: come again at different times, and less often if that repeats.
+        let mut splits = self.splits();
+        if splits.len() > 1024 {
+            splits.clear();
+        }
+        let times = splits.entry(key.clone()).or_default();
+        *times = (*times + 1).min(16);
+        // A holder whose lease some store lacks looks the same, and does not go away.
+        if contended >= self.need && *times > SPLITS {
+            return None;
+        }
+        let within = took.max(Duration::from_millis(1)) * (1 << *times);
+        Some(within.min(MOST).mul_f64(fastrand::f64()))
+    }
+
+    fn no_agreement(&self, stands: &[Stand]) -> BackendError {
+        let error = NoAgreement::new(self, stands);
+        let refused = stands.iter().filter(|stand| {
+            matches!(
+                stand,
+                Stand::Failed(BackendError::Rejected(_) | BackendError::InvalidInput(_))
+            )
+        });
+        if refused.count() > stands.len() - self.need {
+            BackendError::rejected(error)
+        } else {
+            BackendError::unavailable(error)
+        }
+    }
+
+    fn twice(&self, (first, second): (usize, usize)) -> BackendError {
+        let name = |node: usize| self.calls.nodes().get(node).map_or("?", |node| &node.name);
+        BackendError::rejected(format!(
+            "{} and {} are the same store: a quorum needs independent ones",
+            name(first),
+            name(second)
+        ))
+    }
+
+    async fn renewing(
+        self,
+        claim: Claim,
+        mut ballot: Ballot,
+        answer: oneshot::Sender<Result<Renew, BackendError>>,
+    ) {
+        if let Outcome::Agreed(lease) = ballot.decide().await {
+            let _ = answer.send(Ok(Renew::Renewed(lease)));
+            return ballot.finish(Some(lease.token)).await;
+        }
+        let not_held = ballot.stands.iter().filter(|stand| matches!(stand, Stand::NotHeld)).count();
+        if not_held > self.calls.nodes().len() - self.need {
+            // Too few hold it for a majority: it is gone, and so are its remains.
+            let (sender, _) = mpsc::unbounded_channel();
+            self.calls.release(&claim, self.limit(&claim), &sender);
+            let _ = answer.send(Ok(Renew::NotHeld));
+            return;
+        }
+        let error = NoAgreement::new(&self, &ballot.stands);
+        let nothing_happened = ballot.stands.iter().all(|stand| {
+            matches!(stand, Stand::NotHeld | Stand::Failed(BackendError::Unavailable(_)))
+        });
+        let _ = answer.send(Err(if nothing_happened {
+            BackendError::unavailable(error)
+        } else {
+            BackendError::ambiguous(error)
+        }));
+        ballot.finish(None).await;
+    }
+
+    pub(crate) async fn release(&self, claim: &Claim) -> Result<Release, BackendError> {
+        self.limits.check(claim)?;
+        let (sender, mut replies) = mpsc::unbounded_channel();
+        self.calls.release(claim, self.limit(claim), &sender);
+        drop(sender);
+        let nodes = self.calls.nodes().len();
+        let (mut released, mut not_held, began) = (0, 0, Instant::now());
+        let mut stands: Vec<_> = std::iter::repeat_with(|| Stand::Asked).take(nodes).collect();
+        let (mut answer, mut end) = (None, None);
+        while let Some(reply) = before(end, replies.recv()).await {
+            let stand = match reply.answer {
+                Answer::Released => {
+                    released += 1;
+                    Stand::Granted(Lease::new(0, Duration::ZERO))
+                }
+                Answer::Failed(error) => Stand::Failed(error),
+                Answer::NotHeld | Answer::Granted(_) | Answer::Contended(_) => {
+                    not_held += 1;
+                    Stand::NotHeld
+                }
+            };
+            if let Some(slot) = stands.get_mut(reply.node) {
+                *slot = stand;
+            }
+            if answer.is_none() {
+                answer = if released >= self.need {
+                    Some(Release::Released)
+                } else {
+                    (not_held > nodes - self.need).then_some(Release::NotHeld)
+                };
+                // A program that ends now would leave a lease behind where the answer is a little
+                // later.
+                let took = began.elapsed().max(Duration::from_millis(1));
+                end = answer.map(|_| Instant::now() + took);
+            }
+        }
+        if let Some(answer) = answer {
+            return Ok(answer);
+        }
+        let error = NoAgreement::new(self, &stands);
+        let unreached =
+            |stand: &Stand| matches!(stand, Stand::Failed(BackendError::Unavailable(_)));
+        Err(if stands.iter().all(unreached) {
+            BackendError::unavailable(error)
+        } else {
+            BackendError::ambiguous(error)
+        })
+    }
+
+    fn splits(&self) -> MutexGuard<'_, HashMap<LockKey, u32>> {
+        self.splits.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+async fn before<T>(end: Option<Instant>, reply: impl Future<Output = Option<T>>) -> Option<T> {
+    match end {
+        Some(end) => timeout_at(end, reply).await.ok().flatten(),
+        None => reply.await,
+    }
+}
+
+/// Whether a holder has the key who did not come for it just now, as far as its time left tells:
+/// one that was attempted as lately as this has about all of its ttl, and most use the same.
+fn is_firm(stand: &Stand, ttl: Duration, took: Duration) -> bool {
+    match stand {
+        Stand::Contended(Contention { retry_after: Some(left), .. }) => {
+            *left > ttl || *left + 4 * took < ttl
+        }
+        _ => false,
+    }
+}
+
+/// Waits for the stores that had granted something.
+async fn released(held: Vec<bool>, mut releases: mpsc::UnboundedReceiver<Reply>) {
+    let mut left = held.iter().filter(|held| **held).count();
+    while left > 0
+        && let Some(reply) = releases.recv().await
+    {
+        left -= usize::from(held.get(reply.node).is_some_and(|held| *held));
+    }
+}
+
+/// The answer of a task that goes on when nobody waits for it any more.
+async fn hear<T>(answer: oneshot::Receiver<Result<T, BackendError>>) -> Result<T, BackendError> {
+    answer.await.unwrap_or_else(|_| Err(BackendError::ambiguous("the runtime is shutting down")))
+}

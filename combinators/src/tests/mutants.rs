@@ -1,0 +1,99 @@
+//! Each mistake is found by the test that is there for it.
+
+use std::cell::Cell;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use super::*;
+use crate::agreement::{self, Step, Vote};
+use crate::flaw::Flaw::{self, *};
+
+thread_local! {
+    static FLAW: Cell<Option<Flaw>> = const { Cell::new(None) };
+}
+
+/// Whether this thread's test makes this mistake now.
+pub(crate) fn flawed(flaw: Flaw) -> bool {
+    FLAW.get() == Some(flaw)
+}
+
+/// The step, or one of the mistakes that look like it.
+pub(crate) fn step(votes: &[Vote], need: usize) -> Step {
+    let answered = votes.iter().filter(|vote| !matches!(vote, Vote::Pending)).count();
+    let tokens = || {
+        votes.iter().filter_map(|vote| match vote {
+            Vote::Granted(token) => Some(*token),
+            Vote::Pending | Vote::Against => None,
+        })
+    };
+    if flawed(MajorityOfAnswers) && answered >= 2 {
+        return agreement::step(votes, answered.min(tokens().count().max(1)));
+    }
+    match agreement::step(votes, need) {
+        Step::WaitOrRaise(token) | Step::Raise(token) if flawed(AtLeast) => Step::Agreed(token),
+        step => step,
+    }
+}
+
+/// Runs a test with a mistake, and fails unless it fails.
+fn killed(flaw: Flaw, test: impl Future<Output = ()>) {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build()
+        .expect("a runtime");
+    FLAW.set(Some(flaw));
+    // A test that hangs has failed, too.
+    let limit = Duration::from_secs(100_000);
+    let outcome =
+        catch_unwind(AssertUnwindSafe(|| runtime.block_on(async { timeout(limit, test).await })));
+    drop(runtime);
+    FLAW.set(None);
+    assert!(!matches!(outcome, Ok(Ok(()))), "{flaw:?} was not found");
+}
+
+macro_rules! mutants {
+    ($($name:ident: $flaw:ident is found by $module:ident::$test:ident;)*) => {$(
+        #[test]
+        fn $name() {
+            killed($flaw, super::$module::$test());
+        }
+    )*
+
+    /// No mistake is without its test.
+    #[test]
+    fn every_mistake_is_tried() {
+        let tried = [$($flaw),*];
+        let source = include_str!("../flaw.rs");
+        let flaws = source.lines().filter(|line| {
+            let line = line.trim();
+            line.ends_with(',') && line.chars().next().is_some_and(char::is_uppercase)
+        });
+        for flaw in flaws {
+            let flaw = flaw.trim().trim_end_matches(',');
+            assert!(tried.iter().any(|tried| format!("{tried:?}") == flaw), "{flaw}");
+        }
+        assert!(tried.len() >= 14);
+    }};
+}
+
+mutants! {
+    no_gate: NoGate is found by losing::an_emptied_node_does_not_give_the_lock_away;
+    at_least: AtLeast is found by quorum::what_is_answered_is_in_a_majority;
+    at_least_in_both: AtLeast is found by switchover::one_token_is_in_both_stores;
+    raise_unseen: RaiseUnseen is found by quorum::what_is_answered_is_in_a_majority;
+    majority_of_answers: MajorityOfAnswers is found by losing::a_majority_that_is_down_is_told;
+    counts_joined: CountsJoined is found by losing::a_renewal_does_not_count_what_it_gives;
+    ttl_of_last_round: TtlOfLastRound is found by quorum::the_lease_stands_for_what_was_answered;
+    releases_one: ReleasesOne is found by order::a_loser_releases_everywhere;
+    releases_one_in_both: ReleasesOne is found by switchover::one_token_is_in_both_stores;
+    undoes_the_next: UndoesTheNext is found by order::an_attempt_does_not_undo_the_one_after_it;
+    never_spent: NeverSpent is found by order::a_holder_that_was_taken_back_is_spent;
+    no_order: NoOrder is found by order::a_release_comes_after_the_acquire_that_it_undoes;
+    no_floor: NoFloor is found by switchover::tokens_rise_for_idle_keys;
+    floor_not_recorded: FloorNotRecorded is found by switchover::tokens_rise_for_idle_keys;
+    floor_kept: FloorKept is found by switchover::a_registration_that_was_lost_is_begun_anew;
+    looks_too_early: LooksTooEarly is found by switchover::opposite_phases_never_run_at_once;
+    outlives: OutlivesRegistration is found by switchover::no_lease_outlives_its_registration;
+    leaves_at_once: LeavesAtOnce is found by switchover::leaving_waits_for_locks;
+    wakes_itself: WakesItself is found by switchover::a_waiter_does_not_wake_itself;
+}

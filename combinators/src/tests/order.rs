@@ -1,0 +1,164 @@
+//! Calls that are dropped, late or doubled.
+
+use lockcore::Renew;
+
+use super::*;
+
+/// Whenever the caller stops waiting and releases, nothing is left behind that nobody holds.
+pub(super) async fn a_release_comes_after_the_acquire_that_it_undoes() {
+    for after in 0..60 {
+        let (quorum, nodes) = quorum(3).await;
+        for (n, node) in (after.into()..).zip(&nodes) {
+            node.delays(n, 0, 20);
+        }
+        let (claim, asked) = (claim(), claim());
+        let _ = timeout(after * MS, quorum.acquire(&asked)).await;
+        let _ = quorum.release(&asked).await;
+        sleep(LIMIT).await;
+        assert_eq!(holding(&nodes, &asked), 0, "dropped after {after} ms");
+        assert_eq!(quorum.0.calls.holders_known(), 0, "dropped after {after} ms");
+        acquired(&quorum, &claim).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn undoing() {
+    a_release_comes_after_the_acquire_that_it_undoes().await;
+}
+
+/// Dropped before it has run, an acquire must not come behind its own release.
+#[tokio::test(start_paused = true)]
+async fn a_release_comes_after_an_acquire_that_was_only_begun() {
+    let (quorum, nodes) = quorum(3).await;
+    let asked = claim();
+    tokio::select! {
+        biased;
+        _ = quorum.acquire(&asked) => panic!("at once?"),
+        () = std::future::ready(()) => {}
+    }
+    let _ = quorum.release(&asked).await;
+    sleep(LIMIT).await;
+    assert_eq!(holding(&nodes, &asked), 0);
+}
+
+/// The first attempt fails after its caller has gone; by then the same holder asked again, and
+/// what it is granted must not be taken back behind its back.
+pub(super) async fn an_attempt_does_not_undo_the_one_after_it() {
+    for after in 1..LIMIT.as_millis() / 20 {
+        let after = MS * 20 * u32::try_from(after).expect("small");
+        let (quorum, nodes) = quorum(3).await;
+        let asked = claim();
+        nodes[0].lose("acquire");
+        nodes[1].lose("acquire");
+        assert!(timeout(after, quorum.acquire(&asked)).await.is_err());
+        acquired(&quorum, &asked).await;
+        sleep(LIMIT).await;
+        assert_eq!(holding(&nodes, &asked), 3, "asked again after {after:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn asking_again() {
+    an_attempt_does_not_undo_the_one_after_it().await;
+}
+
+/// Dropped while it takes back what it was granted: the same holder gets no lease any more.
+pub(super) async fn a_holder_that_was_taken_back_is_spent() {
+    for after in 0..60 {
+        let (quorum, nodes) = quorum(3).await;
+        let (other, asked) = (claim(), claim());
+        nodes[0].store.acquire(&other);
+        nodes[1].store.acquire(&other);
+        let dropped = timeout(after * MS, quorum.acquire(&asked)).await.is_err();
+        nodes[0].store.release(&other);
+        nodes[1].store.release(&other);
+        if let Ok(Acquire::Acquired(_)) = quorum.acquire(&asked).await {
+            assert!(dropped, "asked again after a definite answer");
+            sleep(LIMIT).await;
+            assert!(holding(&nodes, &asked) >= 2, "dropped after {after} ms");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn spent() {
+    a_holder_that_was_taken_back_is_spent().await;
+}
+
+/// What failed is taken back where the answer got lost, too.
+pub(super) async fn a_loser_releases_everywhere() {
+    let (quorum, nodes) = quorum(3).await;
+    let (other, asked) = (claim(), claim());
+    nodes[0].store.acquire(&other);
+    nodes[1].be(Mood::Down);
+    nodes[2].lose("acquire");
+    quorum.acquire(&asked).await.expect_err("no majority");
+    sleep(LIMIT).await;
+    assert_eq!(holding(&nodes, &asked), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn losing() {
+    a_loser_releases_everywhere().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_renewal_that_finds_it_gone_leaves_no_remains() {
+    let (quorum, nodes) = quorum(5).await;
+    let asked = claim();
+    acquired(&quorum, &asked).await;
+    sleep(LIMIT).await;
+    for node in &nodes[..3] {
+        node.store.wipe();
+    }
+    nodes[3].delays(0, 50, 50);
+    nodes[4].delays(0, 50, 50);
+    assert_eq!(quorum.renew(&asked).await.expect("three answers"), Renew::NotHeld);
+    sleep(LIMIT).await;
+    assert_eq!(holding(&nodes, &asked), 0);
+    assert_eq!(quorum.renew(&asked).await.expect("spent"), Renew::NotHeld);
+}
+
+/// What is known about holders goes when they do.
+#[tokio::test(start_paused = true)]
+async fn holders_are_forgotten() {
+    let (quorum, nodes) = quorum(3).await;
+    for _ in 0..300 {
+        let (winner, loser) = (claim(), claim());
+        acquired(&quorum, &winner).await;
+        let _ = quorum.acquire(&loser).await;
+        quorum.release(&winner).await.expect("held");
+    }
+    sleep(LIMIT).await;
+    assert_eq!(quorum.0.calls.holders_known(), 0);
+    // Those whose caller went without a word are forgotten with time.
+    for _ in 0..300 {
+        let _ = timeout(MS, quorum.acquire(&claim())).await;
+        sleep(MAX_TTL).await;
+    }
+    assert!(quorum.0.calls.holders_known() < 130, "{}", quorum.0.calls.holders_known());
+    drop(nodes);
+}
+
+/// On a runtime that has ended nothing runs, and nothing hangs.
+#[test]
+fn a_runtime_that_has_ended_does_not_hang_anybody() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("one");
+    let (handle, nodes) = {
+        let _entered = runtime.enter();
+        (runtime.handle().clone(), nodes(3))
+    };
+    let (quorum, asked) = (over(&nodes), claim());
+    drop(runtime);
+    let _entered = handle.enter();
+    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+    for _ in 0..2 {
+        let acquire = std::pin::pin!(quorum.acquire(&asked)).poll(&mut context);
+        assert!(matches!(acquire, std::task::Poll::Ready(Err(BackendError::Ambiguous(_)))));
+        let renew = std::pin::pin!(quorum.renew(&asked)).poll(&mut context);
+        assert!(matches!(renew, std::task::Poll::Ready(Err(BackendError::Ambiguous(_)))));
+    }
+    let release = std::pin::pin!(quorum.release(&asked)).poll(&mut context);
+    assert!(matches!(release, std::task::Poll::Ready(Err(_))), "{release:?}");
+    assert_eq!(quorum.0.calls.holders_known(), 0);
+}
