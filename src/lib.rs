@@ -1,10 +1,13 @@
 #![doc = include_str!("../README.md")]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+mod combined;
 mod stores;
 
 #[doc(inline)]
 pub use lockcore::*;
+#[doc(inline)]
+pub use lockcore_combinators::*;
 #[cfg(feature = "etcd")]
 #[cfg_attr(docsrs, doc(cfg(feature = "etcd")))]
 #[doc(inline)]

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::pin::Pin;
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
-use lockcore::{Error, InvalidInput, LockBackend, LockManager, MemoryBackend};
+use lockcore::{Error, ErrorKind, InvalidInput, LockBackend, LockManager, MemoryBackend};
+
+use crate::combined;
 
 /// Locks on the store that a URL names, with the default settings.
 ///
@@ -18,6 +20,8 @@ use lockcore::{Error, InvalidInput, LockBackend, LockManager, MemoryBackend};
 /// | `redis://`, `valkey://` | Redis or Valkey over TCP | `redis` |
 /// | `rediss://`, `valkeys://` | the same over TLS | `redis` |
 /// | `unix://`, `redis+unix://`, `valkey+unix://` | the same over a Unix socket | `redis` |
+/// | `quorum+redis://H1,H2,H3/0` | a [`Quorum`](crate::Quorum) of independent stores, one per host; also with the other schemes that have hosts | that of the scheme |
+/// | `switchover:?old=URL&new=URL&phase=both` | a [`Switchover`](crate::Switchover) from one store to another; the URLs percent-escaped | those of the URLs |
 ///
 /// For other settings, build the manager: `LockManager::builder(backend(url).await?)`.
 ///
@@ -77,8 +81,32 @@ pub async fn backend(url: &str) -> Result<Arc<dyn LockBackend>, Error> {
     match Store::of(url)? {
         Store::Memory(None) => Ok(Arc::new(MemoryBackend::new())),
         Store::Memory(Some(name)) => Ok(Arc::new(memory_named(name))),
-        Store::Served(connect) => connect(url).await,
+        Store::Served(open) => (open.connect)(url).await,
+        Store::Quorum(nodes) => combined::quorum(nodes).await,
+        Store::Switchover(query) => combined::switchover(query).await,
     }
+}
+
+/// The store that a URL names, which need not be reached yet: a part of a combination.
+pub(crate) fn part(url: &str) -> Opening<'_> {
+    Box::pin(async move {
+        match Store::of(url)? {
+            Store::Memory(None) => Err(InvalidInput::new(
+                "a memory store in a combination has a name, by which all of it meet",
+            )
+            .into()),
+            Store::Memory(Some(name)) => Ok(Arc::new(memory_named(name)) as _),
+            Store::Served(open) => match (open.connect)(url).await {
+                Err(error) if error.kind() == ErrorKind::Unavailable => (open.build)(url),
+                done => done,
+            },
+            Store::Quorum(nodes) => combined::quorum(nodes).await,
+            Store::Switchover(_) => Err(InvalidInput::new(
+                "a switch is between stores, and no part of another combination",
+            )
+            .into()),
+        }
+    })
 }
 
 /// What a URL names.
@@ -86,19 +114,30 @@ enum Store<'a> {
     /// A store in this process, of this name, or a fresh one.
     Memory(Option<&'a str>),
     /// A store of this family, which reads the rest of the URL itself.
-    Served(Connect),
+    Served(Open),
+    /// A quorum; what is left is the URL of its stores, with all of their hosts.
+    Quorum(&'a str),
+    /// A switch between two stores, with these parameters.
+    Switchover(&'a str),
 }
 
-type Connect = for<'a> fn(&'a str) -> Connecting<'a>;
-type Connecting<'a> =
-    Pin<Box<dyn Future<Output = Result<Arc<dyn LockBackend>, Error>> + Send + 'a>>;
+pub(crate) type Opened = Result<Arc<dyn LockBackend>, Error>;
+pub(crate) type Opening<'a> = Pin<Box<dyn Future<Output = Opened> + Send + 'a>>;
+
+/// How a family opens the store at a URL.
+#[derive(Clone, Copy)]
+struct Open {
+    connect: for<'a> fn(&'a str) -> Opening<'a>,
+    /// Without reaching it: it connects when it is asked.
+    build: fn(&str) -> Opened,
+}
 
 /// The stores that a feature adds.
 struct Family {
     feature: &'static str,
     schemes: &'static [&'static str],
     /// `None`: this build leaves them out.
-    connect: Option<Connect>,
+    open: Option<Open>,
 }
 
 const FAMILIES: [Family; 3] = [
@@ -106,33 +145,42 @@ const FAMILIES: [Family; 3] = [
         feature: "etcd",
         schemes: &["etcd", "etcds"],
         #[cfg(feature = "etcd")]
-        connect: Some(|url| {
-            Box::pin(async move { Ok(shared(lockcore_etcd::EtcdBackend::connect(url).await?)) })
+        open: Some(Open {
+            connect: |url| {
+                Box::pin(async { Ok(shared(lockcore_etcd::EtcdBackend::connect(url).await?)) })
+            },
+            build: |url| Ok(shared(lockcore_etcd::EtcdBackend::builder(url).build()?)),
         }),
         #[cfg(not(feature = "etcd"))]
-        connect: None,
+        open: None,
     },
     Family {
         feature: "postgres",
         schemes: &["postgres", "postgresql"],
         #[cfg(feature = "postgres")]
-        connect: Some(|url| {
-            Box::pin(
-                async move { Ok(shared(lockcore_postgres::PostgresBackend::connect(url).await?)) },
-            )
+        open: Some(Open {
+            connect: |url| {
+                Box::pin(async {
+                    Ok(shared(lockcore_postgres::PostgresBackend::connect(url).await?))
+                })
+            },
+            build: |url| Ok(shared(lockcore_postgres::PostgresBackend::builder(url).build()?)),
         }),
         #[cfg(not(feature = "postgres"))]
-        connect: None,
+        open: None,
     },
     Family {
         feature: "redis",
         schemes: &["redis", "rediss", "valkey", "valkeys", "unix", "redis+unix", "valkey+unix"],
         #[cfg(feature = "redis")]
-        connect: Some(|url| {
-            Box::pin(async move { Ok(shared(lockcore_redis::RedisBackend::connect(url).await?)) })
+        open: Some(Open {
+            connect: |url| {
+                Box::pin(async { Ok(shared(lockcore_redis::RedisBackend::connect(url).await?)) })
+            },
+            build: |url| Ok(shared(lockcore_redis::RedisBackend::builder(url).build()?)),
         }),
         #[cfg(not(feature = "redis"))]
-        connect: None,
+        open: None,
     },
 ];
 
@@ -152,9 +200,26 @@ impl<'a> Store<'a> {
         if scheme == "memory" {
             return Self::memory(rest);
         }
+        if scheme == "switchover" {
+            return match rest.strip_prefix('?') {
+                Some(query) => Ok(Self::Switchover(query)),
+                None => Err(InvalidInput::new(
+                    "a switch is `switchover:?old=URL&new=URL&phase=old|both|new`, the URLs \
+                     percent-escaped",
+                )),
+            };
+        }
+        if let Some(of) = scheme.strip_prefix("quorum+") {
+            // Is this one there? The rest is looked at host by host.
+            let nodes = &url["quorum+".len()..];
+            return match Self::of(nodes)? {
+                Self::Served(_) => Ok(Self::Quorum(nodes)),
+                _ => Err(InvalidInput::new(format!("no quorum is made of stores of `{of}:`"))),
+            };
+        }
         let family = FAMILIES.iter().find(|family| family.schemes.contains(&scheme.as_str()));
-        match family.map(|family| (family.connect, family.feature)) {
-            Some((Some(connect), _)) => Ok(Self::Served(connect)),
+        match family.map(|family| (family.open, family.feature)) {
+            Some((Some(open), _)) => Ok(Self::Served(open)),
             Some((None, feature)) => Err(InvalidInput::new(format!(
                 "this build leaves out the stores of `{scheme}:`; enable the feature `{feature}` \
                  of leaselock"
@@ -190,7 +255,7 @@ fn is_name(text: &str) -> bool {
 }
 
 fn known() -> String {
-    let built = FAMILIES.iter().filter(|family| family.connect.is_some());
+    let built = FAMILIES.iter().filter(|family| family.open.is_some());
     let schemes = ["memory"].into_iter().chain(built.flat_map(|family| family.schemes).copied());
     let schemes: Vec<_> = schemes.map(|scheme| format!("`{scheme}`")).collect();
     format!("the schemes of this build are {}", schemes.join(", "))
@@ -204,150 +269,4 @@ fn memory_named(name: &str) -> MemoryBackend {
 }
 
 #[cfg(test)]
-mod tests {
-    use lockcore::ErrorKind;
-
-    use super::*;
-
-    fn refusal(url: &str) -> String {
-        match Store::of(url) {
-            Ok(_) => panic!("{url} names a store"),
-            Err(refusal) => refusal.to_string(),
-        }
-    }
-
-    #[test]
-    fn memory_urls() {
-        let name = |url| match Store::of(url) {
-            Ok(Store::Memory(name)) => name,
-            _ => panic!("{url} names no memory store"),
-        };
-        assert_eq!(name("memory:"), None);
-        assert_eq!(name("MEMORY:"), None);
-        assert_eq!(name("memory://a"), Some("a"));
-        assert_eq!(name("memory://A-1.b_c"), Some("A-1.b_c"));
-        for wrong in [
-            "memory://",
-            "memory:a",
-            "memory:/a",
-            "memory:///a",
-            "memory://a/b",
-            "memory://a?b=c",
-            "memory://a b",
-        ] {
-            assert!(refusal(wrong).contains("`memory://NAME`"), "{wrong}");
-        }
-    }
-
-    #[test]
-    fn urls_of_features() {
-        let built = [
-            ("etcd", cfg!(feature = "etcd")),
-            ("postgres", cfg!(feature = "postgres")),
-            ("redis", cfg!(feature = "redis")),
-        ];
-        assert_eq!(FAMILIES.each_ref().map(|family| family.feature), built.map(|(name, _)| name));
-        for (family, (feature, built)) in FAMILIES.iter().zip(built) {
-            for scheme in family.schemes {
-                for url in [format!("{scheme}://h"), format!("{}://h", scheme.to_uppercase())] {
-                    if built {
-                        assert!(matches!(Store::of(&url), Ok(Store::Served(_))), "{url}");
-                    } else {
-                        let hint = format!("enable the feature `{feature}`");
-                        assert!(refusal(&url).contains(&hint), "{url}");
-                    }
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn other_urls_are_told_the_schemes_of_this_build() {
-        for url in
-            ["", ":", "memory", " memory:", "localhost:6379", "mysql://h", "1a://h", "//h", "é://h"]
-        {
-            let message = refusal(url);
-            assert!(message.contains("`memory`"), "{url}: {message}");
-            for (scheme, built) in [
-                ("`valkey+unix`", cfg!(feature = "redis")),
-                ("`etcd`", cfg!(feature = "etcd")),
-                ("`postgres`", cfg!(feature = "postgres")),
-            ] {
-                assert_eq!(message.contains(scheme), built, "{url}: {message}");
-            }
-        }
-        assert!(refusal("mysql://h").contains("`mysql`"));
-    }
-
-    #[test]
-    fn no_refusal_shows_a_password() {
-        for url in [
-            "mysql://user:secret@host",
-            "secret:6379",
-            "user:secret@host",
-            "secret@host:6379",
-            "memory://user:secret@host",
-            "memory:secret",
-            #[cfg(not(feature = "redis"))]
-            "redis://:secret@host",
-            #[cfg(not(feature = "etcd"))]
-            "etcd://user:secret@host",
-            #[cfg(not(feature = "postgres"))]
-            "postgres://user:secret@host",
-        ] {
-            assert!(!refusal(url).contains("secret"), "{url}");
-        }
-    }
-
-    #[tokio::test]
-    async fn memory_is_private_without_a_name_and_shared_by_name() -> Result<(), Error> {
-        let (one, two) = (connect("memory:").await?, connect("memory:").await?);
-        let _held = one.lock("k")?.acquire().await?;
-        assert!(two.lock("k")?.try_acquire().await?.is_some());
-
-        let one = connect("memory://stores-test").await?;
-        let two = connect("memory://stores-test").await?;
-        let _held = one.lock("k")?.acquire().await?;
-        assert!(two.lock("k")?.try_acquire().await?.is_none());
-        Ok(())
-    }
-
-    #[tokio::test]
-    async fn a_wrong_url_is_invalid_input() {
-        let error = connect("mysql://h").await.expect_err("no such store");
-        assert_eq!(error.kind(), ErrorKind::InvalidInput);
-    }
-
-    #[cfg(any(feature = "etcd", feature = "postgres", feature = "redis"))]
-    #[tokio::test]
-    async fn a_store_that_cannot_be_used_says_why_without_the_password() {
-        for (url, kind) in [
-            #[cfg(feature = "redis")]
-            ("redis://:secret@localhost:port", ErrorKind::InvalidInput),
-            #[cfg(feature = "redis")]
-            ("redis:secret", ErrorKind::InvalidInput),
-            // Nothing listens on the port of the TCP multiplexer.
-            #[cfg(feature = "redis")]
-            ("redis://:secret@127.0.0.1:1", ErrorKind::Unavailable),
-            #[cfg(feature = "redis")]
-            ("unix:///no/such/secret.sock", ErrorKind::Unavailable),
-            #[cfg(feature = "etcd")]
-            ("etcd://user:secret@localhost:port", ErrorKind::InvalidInput),
-            #[cfg(feature = "etcd")]
-            ("etcd:secret", ErrorKind::InvalidInput),
-            #[cfg(feature = "etcd")]
-            ("etcd://user:secret@127.0.0.1:1", ErrorKind::Unavailable),
-            #[cfg(feature = "postgres")]
-            ("postgres://user:secret@localhost:port", ErrorKind::InvalidInput),
-            #[cfg(feature = "postgres")]
-            ("postgres:secret", ErrorKind::InvalidInput),
-            #[cfg(feature = "postgres")]
-            ("postgres://user:secret@127.0.0.1:1/db", ErrorKind::Unavailable),
-        ] {
-            let error = connect(url).await.expect_err(url);
-            assert_eq!(error.kind(), kind, "{url}: {error}");
-            let shown = format!("{error} {error:?}");
-            assert!(url.starts_with("unix") || !shown.contains("secret"), "{shown}");
-        }
-    }
-}
+mod tests;

@@ -1,0 +1,202 @@
+//! Combinations of stores by URL.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use lockcore::{Error, InvalidInput, LockBackend, LockKey};
+use lockcore_combinators::{Phase, Quorum, Switchover};
+
+use crate::stores::part;
+
+/// A quorum of the stores at the hosts of a URL: each host with all else that the URL says.
+pub(crate) async fn quorum(nodes: &str) -> Result<Arc<dyn LockBackend>, Error> {
+    let mut opening = tokio::task::JoinSet::new();
+    let urls = hosts(nodes)?;
+    for (index, (_, url)) in urls.iter().enumerate() {
+        let url = url.clone();
+        opening.spawn(async move { (index, part(&url).await) });
+    }
+    let mut stores: Vec<_> = urls.iter().map(|_| None).collect();
+    while let Some(opened) = opening.join_next().await {
+        let opened = opened.map_err(lockcore::BackendError::unavailable)?;
+        if let Some(store) = stores.get_mut(opened.0) {
+            *store = Some(opened.1?);
+        }
+    }
+    let mut builder = Quorum::builder();
+    for ((host, _), store) in urls.into_iter().zip(stores) {
+        if let Some(store) = store {
+            builder = builder.node(host, store);
+        }
+    }
+    let quorum = builder.build()?;
+    // A majority must be there, and let us look.
+    quorum.inspect(&LockKey::new("leaselock.quorum")?).await?;
+    Ok(Arc::new(quorum))
+}
+
+/// The hosts of a URL, each with a URL of its own.
+fn hosts(url: &str) -> Result<Vec<(String, String)>, InvalidInput> {
+    let wrong = || InvalidInput::new("a quorum is `quorum+SCHEME://HOST,HOST,HOST/…`");
+    let (scheme, rest) = url.split_once("://").ok_or_else(wrong)?;
+    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+    let (authority, path) = rest.split_at(end);
+    // The beginning of a password that ends too early would pass for a host, and is shown.
+    if path.contains('@') {
+        return Err(InvalidInput::new(
+            "a `/`, `?` or `#` in a user or password of a URL needs a percent-escape",
+        ));
+    }
+    let (user, hosts) = match authority.rsplit_once('@') {
+        Some((user, hosts)) => (format!("{user}@"), hosts),
+        None => (String::new(), authority),
+    };
+    if hosts.is_empty() || hosts.split(',').any(str::is_empty) {
+        return Err(wrong());
+    }
+    let each = |host: &str| (host.to_owned(), format!("{scheme}://{user}{host}{path}"));
+    Ok(hosts.split(',').map(each).collect())
+}
+
+/// A switch with the parameters of a URL.
+pub(crate) async fn switchover(query: &str) -> Result<Arc<dyn LockBackend>, Error> {
+    let given = Given::parse(query)?;
+    let (old, new) = tokio::join!(part(&given.old), part(&given.new));
+    let mut builder = Switchover::builder(old?, new?, given.phase);
+    if let Some(floor) = given.floor {
+        builder = builder.floor(floor);
+    }
+    if let Some(max_ttl) = given.max_ttl {
+        builder = builder.max_ttl(max_ttl);
+    }
+    Ok(Arc::new(builder.start().await?))
+}
+
+/// The parameters of a switch.
+struct Given {
+    old: String,
+    new: String,
+    phase: Phase,
+    floor: Option<u64>,
+    max_ttl: Option<Duration>,
+}
+
+impl Given {
+    /// No text of an error repeats a value: it may hold a password.
+    fn parse(query: &str) -> Result<Self, InvalidInput> {
+        let (mut old, mut new, mut phase, mut floor, mut max_ttl) = (None, None, None, None, None);
+        for pair in query.split('&') {
+            let (name, value) = pair.split_once('=').ok_or_else(|| {
+                wrong("each of its parameters is a name and a value, with `=` between them")
+            })?;
+            let value = decoded(value)?;
+            let number = || value.parse().map_err(|_| wrong(&format!("{name} is a number")));
+            let twice = match name {
+                "old" => old.replace(value).is_some(),
+                "new" => new.replace(value).is_some(),
+                "phase" => {
+                    let known = value.parse().map_err(|_| wrong("phase is `old`, `both` or `new`"));
+                    phase.replace(known?).is_some()
+                }
+                "floor" => floor.replace(number()?).is_some(),
+                "max_ttl_seconds" => max_ttl.replace(Duration::from_secs(number()?)).is_some(),
+                _ => {
+                    return Err(wrong(
+                        "its parameters are old, new, phase, floor and max_ttl_seconds: an `&` in \
+                         a URL needs a percent-escape",
+                    ));
+                }
+            };
+            if twice {
+                return Err(wrong(&format!("{name} is given twice")));
+            }
+        }
+        let (Some(old), Some(new), Some(phase)) = (old, new, phase) else {
+            return Err(wrong("old, new and phase are needed"));
+        };
+        Ok(Self { old, new, phase, floor, max_ttl })
+    }
+}
+
+fn wrong(what: &str) -> InvalidInput {
+    InvalidInput::new(format!("the switch's URL is not usable: {what}"))
+}
+
+/// Text with its percent-escapes undone.
+fn decoded(text: &str) -> Result<String, InvalidInput> {
+    let bad = || wrong("a `%` is followed by two hexadecimal digits, and the whole is UTF-8");
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.bytes();
+    while let Some(byte) = rest.next() {
+        bytes.push(match byte {
+            b'%' => {
+                let mut digit = || char::from(rest.next()?).to_digit(16);
+                let escaped = digit().zip(digit()).map(|(high, low)| high * 16 + low);
+                escaped.and_then(|byte| u8::try_from(byte).ok()).ok_or_else(bad)?
+            }
+            plain => plain,
+        });
+    }
+    String::from_utf8(bytes).map_err(|_| bad())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hosts_get_urls_of_their_own() {
+        let urls = hosts("redis://:secret@a,b:7,[::1]:9/3?protocol=resp2").expect("valid");
+        let expected = [
+            ("a", "redis://:secret@a/3?protocol=resp2"),
+            ("b:7", "redis://:secret@b:7/3?protocol=resp2"),
+            ("[::1]:9", "redis://:secret@[::1]:9/3?protocol=resp2"),
+        ];
+        let urls: Vec<_> = urls.iter().map(|(host, url)| (host.as_str(), url.as_str())).collect();
+        assert_eq!(urls, expected);
+        for wrong in ["redis:a,b,c", "redis://", "redis://a,,b", "redis://a,b,", "redis://:se/c@a"]
+        {
+            let error = hosts(wrong).expect_err(wrong).to_string();
+            assert!(!error.contains("se/c"), "{error}");
+        }
+    }
+
+    #[test]
+    fn switches_are_read() {
+        let query =
+            "old=redis%3A%2F%2Fh%3Fa%26b&new=memory://n&phase=both&floor=7&max_ttl_seconds=5";
+        let given = Given::parse(query).expect("valid");
+        assert_eq!((given.old.as_str(), given.new.as_str()), ("redis://h?a&b", "memory://n"));
+        assert_eq!((given.phase, given.floor), (Phase::Both, Some(7)));
+        assert_eq!(given.max_ttl, Some(Duration::from_secs(5)));
+        for wrong in [
+            "",
+            "old=a&new=b",
+            "old=a&phase=both",
+            "old=a&new=b&phase=secret",
+            "old=a&new=b&phase=both&floor=secret",
+            "old=a&new=b&phase=both&secret=1",
+            "old=a&new=b&phase=both&secret",
+            "old=a&old=secret&new=b&phase=both",
+            "old=%secret&new=b&phase=both",
+            "old=%ff&new=b&phase=both",
+        ] {
+            let error = Given::parse(wrong).err().expect(wrong).to_string();
+            assert!(!error.contains("secret"), "{wrong}: {error}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_switch_between_memory_stores_is_opened() -> Result<(), Error> {
+        let url = |phase: &str| {
+            format!("switchover:?old=memory://combined-old&new=memory://combined-new&phase={phase}")
+        };
+        let both = crate::connect(&url("both")).await?;
+        let _held = both.lock("k")?.acquire().await?;
+        let new = crate::connect(&url("new")).await?;
+        assert!(new.lock("k")?.try_acquire().await?.is_none());
+        let error = crate::connect(&url("old")).await.expect_err("somebody is in the new phase");
+        assert_eq!(error.kind(), lockcore::ErrorKind::Rejected);
+        Ok(())
+    }
+}
