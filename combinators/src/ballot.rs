@@ -49,7 +49,7 @@ pub(crate) enum Outcome {
 pub(crate) struct Rules {
     /// How many must agree: more than half.
     pub(crate) need: usize,
-    /// The age below which a store's memory does not vouch for a new lease.
+    /// The age below which a store's memory does not vouch for a lease.
     pub(crate) gate: Duration,
     /// How long one call may take.
     pub(crate) limit: Duration,
@@ -252,7 +252,6 @@ impl Ballot {
                 if verb == Verb::Acquire && lease.token > self.claim.min_token {
                     self.chosen.push((lease.token, asked));
                 }
-                // Renewals do not tell.
                 let memory = lease.memory;
                 if let (Some(slot), Some(_)) = (self.memories.get_mut(node), memory) {
                     *slot = memory;

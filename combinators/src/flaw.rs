@@ -6,6 +6,8 @@
 pub(crate) enum Flaw {
     /// A store that may have forgotten a lease counts.
     NoGate,
+    /// It counts for renewals.
+    RenewalsPassTheGate,
     /// Tokens need not be equal.
     #[cfg(test)]
     AtLeast,
@@ -28,8 +30,10 @@ pub(crate) enum Flaw {
     ReleasesOne,
     /// Keys that were idle have no floor.
     NoFloor,
-    /// Whoever leaves the store later does not learn its floor.
-    FloorNotRecorded,
+    /// Tokens are answered that whoever leaves the store later does not know of.
+    CeilingForgotten,
+    /// The same, for a moment.
+    CeilingLate,
     /// A floor is found once.
     FloorKept,
     /// A process looks for others before it registers, and not after.

@@ -62,11 +62,10 @@ impl Group {
         let talk = self.calls.begin(verb, &claim)?;
         let rules = Rules {
             need: self.need,
-            // A lease that stood before is as good as its store was then.
-            gate: if verb == Verb::Acquire && !flawed(Flaw::NoGate) {
-                self.gate
-            } else {
-                Duration::ZERO
+            gate: match verb {
+                Verb::Renew if flawed(Flaw::RenewalsPassTheGate) => Duration::ZERO,
+                _ if flawed(Flaw::NoGate) => Duration::ZERO,
+                _ => self.gate,
             },
             limit: self.limit(&claim),
             max_ttl: self.limits.max_ttl,

@@ -1,7 +1,7 @@
 //! Moving locks from one store to another without a gap.
 
 mod builder;
-mod floor;
+mod ceiling;
 mod registration;
 mod reserved;
 mod status;
@@ -11,13 +11,14 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use lockcore::{
-    Acquire, BackendError, Claim, InvalidInput, LeaseInfo, Limits, LockBackend, LockKey, Release,
-    ReleaseSignal, Renew, async_trait,
+    Acquire, BackendError, Claim, InvalidInput, Lease, LeaseInfo, Limits, LockBackend, LockKey,
+    Release, ReleaseSignal, Renew, async_trait,
 };
 
 pub use self::builder::SwitchoverBuilder;
 pub use self::status::{Held, Process, Status};
 
+use self::ceiling::Ceiling;
 use self::registration::Registration;
 use crate::flaw::{Flaw, flawed};
 use crate::group::Group;
@@ -83,6 +84,8 @@ struct Inner {
     both: Group,
     limits: Limits,
     registration: Registration,
+    /// Of the stores of the phase.
+    ceilings: Vec<Ceiling>,
 }
 
 impl Switchover {
@@ -130,12 +133,27 @@ impl Switchover {
         self.inner.registration.leave().await;
     }
 
+    /// What holds the locks of phase `Both`, without what comes after it.
+    #[cfg(test)]
+    pub(crate) fn both(&self) -> &Group {
+        &self.inner.both
+    }
+
     /// The one store of an exclusive phase.
     fn single(&self) -> Option<&dyn LockBackend> {
         match self.inner.phase {
             Phase::Old => Some(&*self.inner.old),
             Phase::New => Some(&*self.inner.new),
             Phase::Both => None,
+        }
+    }
+
+    /// Nobody sees a token of which whoever enters the opposite phase later does not know.
+    async fn cover(&self, lease: Lease) -> Result<Lease, BackendError> {
+        match ceiling::cover(&self.inner.ceilings, lease.token).await {
+            Ok(()) => Ok(lease),
+            // The lease stands: asking again is granted again.
+            Err(error) => Err(BackendError::ambiguous(error)),
         }
     }
 
@@ -174,10 +192,14 @@ impl LockBackend for Switchover {
             }
             None => self.inner.both.acquire(claim).await,
         };
-        if let Ok(Acquire::Contended(_)) = answer {
-            self.inner.registration.released(claim.holder);
+        match answer {
+            Ok(Acquire::Acquired(lease)) => self.cover(lease).await.map(Acquire::Acquired),
+            Ok(Acquire::Contended(_)) => {
+                self.inner.registration.released(claim.holder);
+                answer
+            }
+            Err(_) => answer,
         }
-        answer
     }
 
     async fn renew(&self, claim: &Claim) -> Result<Renew, BackendError> {
@@ -187,10 +209,14 @@ impl LockBackend for Switchover {
             Some(store) => store.renew(claim).await,
             None => self.inner.both.renew(claim).await,
         };
-        if let Ok(Renew::NotHeld) = answer {
-            self.inner.registration.released(claim.holder);
+        match answer {
+            Ok(Renew::Renewed(lease)) => self.cover(lease).await.map(Renew::Renewed),
+            Ok(Renew::NotHeld) => {
+                self.inner.registration.released(claim.holder);
+                answer
+            }
+            Err(_) => answer,
         }
-        answer
     }
 
     async fn release(&self, claim: &Claim) -> Result<Release, BackendError> {

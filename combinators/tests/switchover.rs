@@ -35,9 +35,9 @@ impl<const PHASE: usize> Harness for Memories<PHASE> {
             }
         }
         let switch = started?;
-        // The floor is a second ahead of the clock of a store that is as far as the other, and
+        // The floor is some seconds ahead of the clock of a store that is as far as the other, and
         // tokens ahead of the clock are not remembered over a wipe.
-        tokio::time::sleep(Duration::from_secs(2)).await;
+        tokio::time::sleep(Duration::from_secs(7)).await;
         Ok(switch)
     }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use lockcore::{Error, HolderId, InvalidInput, LockBackend, LockManager};
 
+use super::ceiling::Ceiling;
 use super::registration::{Change, Registrar, Registration};
 use super::{Inner, Phase, Switchover};
 use crate::calls::{Calls, Node};
@@ -76,11 +77,12 @@ impl SwitchoverBuilder {
             Node { name: "the new store".into(), backend: new.clone() },
         ];
         let limits = limits(&nodes, max_ttl)?;
-        let managers = match phase {
+        let stores = match phase {
             Phase::Old => vec![old.clone()],
             Phase::Both => vec![old.clone(), new.clone()],
             Phase::New => vec![new.clone()],
         };
+        let ceilings: Vec<_> = stores.iter().cloned().map(Ceiling::of).collect();
         let manager = |store: Arc<dyn LockBackend>| {
             let ttl = (limits.max_ttl * REGISTRATION).max(store.limits().min_ttl);
             if ttl > store.limits().max_ttl {
@@ -96,15 +98,18 @@ impl SwitchoverBuilder {
                 None => builder.build(),
             }
         };
-        let managers = managers.into_iter().map(manager).collect::<Result<_, Error>>()?;
+        let managers = stores.into_iter().map(manager).collect::<Result<_, Error>>()?;
         let change = match phase {
-            Phase::Old => Some((Phase::New, new.clone(), old.clone())),
+            Phase::Old => Some((Phase::New, new.clone(), old.limits())),
             Phase::Both => None,
-            Phase::New => Some((Phase::Old, old.clone(), new.clone())),
+            Phase::New => Some((Phase::Old, old.clone(), new.limits())),
         };
-        let change =
-            change.map(|(opposite, left, entered)| Change { opposite, left, entered, floor });
-        let registrar = Registrar { phase, process: HolderId::random(), managers, change };
+        let change = change.map(|(opposite, left, entered)| {
+            let most = entered.max_token;
+            Change { opposite, left, most, floor }
+        });
+        let process = HolderId::random();
+        let registrar = Registrar { phase, process, managers, ceilings: ceilings.clone(), change };
         let registration = Registration::begin(registrar).await?;
         let both = Group {
             calls: Calls::new(nodes),
@@ -118,7 +123,7 @@ impl SwitchoverBuilder {
             proposals: Arc::default(),
             splits: Arc::default(),
         };
-        let inner = Inner { phase, old, new, both, limits, registration };
+        let inner = Inner { phase, old, new, both, limits, registration, ceilings };
         Ok(Switchover { inner: Arc::new(inner) })
     }
 }

@@ -9,13 +9,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use lockcore::{
-    BackendError, Claim, Error, ErrorKind, HolderId, LockBackend, LockGuard, LockManager,
+    BackendError, Claim, Error, ErrorKind, HolderId, InvalidInput, LockBackend, LockGuard,
+    LockManager,
 };
 use tokio::sync::Notify;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-use super::{Phase, floor, reserved};
+use super::ceiling::{Ceiling, floor_above};
+use super::{Phase, reserved};
 use crate::flaw::{Flaw, flawed};
 
 /// How many of the opposite phase a refusal names.
@@ -37,6 +39,8 @@ pub(super) struct Registrar {
     pub(super) process: HolderId,
     /// The stores of its phase.
     pub(super) managers: Vec<LockManager>,
+    /// Of the stores of its phase.
+    pub(super) ceilings: Vec<Ceiling>,
     /// What an exclusive phase looks at.
     pub(super) change: Option<Change>,
 }
@@ -48,7 +52,8 @@ pub(super) struct Change {
     pub(super) opposite: Phase,
     /// The store in which it would, which is being left.
     pub(super) left: Arc<dyn LockBackend>,
-    pub(super) entered: Arc<dyn LockBackend>,
+    /// The largest floor that the store being entered takes.
+    pub(super) most: u64,
     /// The floor, where it is known.
     pub(super) floor: Option<u64>,
 }
@@ -165,6 +170,8 @@ async fn keep(registrar: Registrar, state: Arc<Mutex<State>>) {
         lost.join_next().await;
         // Nothing is granted from here on.
         lock(&state).guards.clear();
+        // The store may have lost all of its data.
+        registrar.ceilings.iter().for_each(Ceiling::forget);
         while let Err(error) = anew(&registrar, &state).await {
             tracing::warn!(phase = %registrar.phase, %error, "not registered");
             sleep(AGAIN).await;
@@ -222,10 +229,14 @@ impl Registrar {
         let floor = match change.floor {
             Some(floor) if !reached => floor,
             // It may have gone on since the floor was found.
-            given => floor::above(&change.left).await?.max(given.unwrap_or(0)),
+            given => floor_above(&change.left).await?.max(given.unwrap_or(0)),
         };
-        if !flawed(Flaw::FloorNotRecorded) {
-            floor::record(&change.entered, floor).await?;
+        if floor > change.most {
+            return Err(InvalidInput::new(format!(
+                "the store being left has tokens up to {floor}, and the other takes none above {}",
+                change.most
+            ))
+            .into());
         }
         Ok(floor)
     }

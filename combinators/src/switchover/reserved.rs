@@ -7,9 +7,6 @@ use super::Phase;
 /// What all of them begin with.
 pub(super) const PREFIX: &str = "leaselock.switchover/";
 
-/// The key whose token remembers the greatest floor that was in force in its store.
-pub(super) const FLOOR: &str = "leaselock.switchover/floor";
-
 /// Refuses a key of the switch's own to its users.
 pub(super) fn refuse(key: &LockKey) -> Result<(), InvalidInput> {
     if key.as_str().starts_with(PREFIX) {
@@ -34,8 +31,7 @@ pub(super) fn registered(key: &LockKey) -> Option<(Phase, &str)> {
     Some((phase.parse().ok()?, process))
 }
 
-/// One of the keys that are taken for a moment to see how far a store's tokens are. There are so
-/// many because the tokens of a store may follow several counters, each for a part of the keys.
-pub(super) fn probe(number: usize) -> String {
-    format!("{PREFIX}probe/{number}")
+/// One of the keys whose tokens are the ceilings of the tokens in their store.
+pub(super) fn ceiling(number: usize) -> String {
+    format!("{PREFIX}ceiling/{number}")
 }

@@ -78,6 +78,7 @@ macro_rules! mutants {
 
 mutants! {
     no_gate: NoGate is found by losing::an_emptied_node_does_not_give_the_lock_away;
+    renewals_pass_the_gate: RenewalsPassTheGate is found by losing::an_emptied_node_does_not_renew;
     at_least: AtLeast is found by quorum::what_is_answered_is_in_a_majority;
     at_least_in_both: AtLeast is found by switchover::one_token_is_in_both_stores;
     raise_unseen: RaiseUnseen is found by quorum::what_is_answered_is_in_a_majority;
@@ -90,7 +91,8 @@ mutants! {
     never_spent: NeverSpent is found by order::a_holder_that_was_taken_back_is_spent;
     no_order: NoOrder is found by order::a_release_comes_after_the_acquire_that_it_undoes;
     no_floor: NoFloor is found by switchover::tokens_rise_for_idle_keys;
-    floor_not_recorded: FloorNotRecorded is found by switchover::tokens_rise_for_idle_keys;
+    ceiling_forgotten: CeilingForgotten is found by switchover::tokens_rise_for_idle_keys;
+    ceiling_late: CeilingLate is found by switchover::no_token_is_answered_above_the_ceiling;
     floor_kept: FloorKept is found by switchover::a_registration_that_was_lost_is_begun_anew;
     looks_too_early: LooksTooEarly is found by switchover::opposite_phases_never_run_at_once;
     outlives: OutlivesRegistration is found by switchover::no_lease_outlives_its_registration;

@@ -68,6 +68,94 @@ async fn idle_keys() {
     tokens_rise_for_idle_keys().await;
 }
 
+/// Many leases of one key, and raises, put its counter far ahead of all others; whoever leaves the
+/// store knows of it all the same, whenever that is.
+pub(super) async fn no_token_is_answered_above_the_ceiling() {
+    for kind in KINDS {
+        for phase in [Old, Both, New] {
+            let nodes = pair(kind, kind);
+            let switch = started(&nodes, phase).await;
+            let stores = match phase {
+                Old => &nodes[..1],
+                Both => &nodes[..],
+                New => &nodes[1..],
+            };
+            let mut claim = claim();
+            for raise in [0, 1, 7_000_000, 90_000_000_000] {
+                let lease = acquired(&switch, &claim).await;
+                claim.min_token = lease.token + raise;
+                let Ok(lockcore::Renew::Renewed(raised)) = switch.renew(&claim).await else {
+                    panic!("{phase}: held");
+                };
+                assert!(raised.token >= claim.min_token);
+                for node in stores {
+                    let tokens = ceilings(TTL).map(|probe| {
+                        let Acquire::Acquired(probed) = node.store.acquire(&probe) else {
+                            panic!("{phase}: its ceiling is still being raised");
+                        };
+                        node.store.release(&probe);
+                        probed.token
+                    });
+                    let ceiling = tokens.max().expect("some");
+                    assert!(ceiling > raised.token, "{kind:?}, {phase}: {ceiling} {raised:?}");
+                }
+                switch.release(&claim).await.expect("held");
+                claim.holder = HolderId::random();
+            }
+        }
+    }
+}
+
+/// Claims for the keys that remember the ceiling.
+fn ceilings(ttl: Duration) -> impl Iterator<Item = Claim> {
+    (0..16).map(move |n| {
+        let mut claim = claim_on(&format!("leaselock.switchover/ceiling/{n}"));
+        claim.ttl = ttl;
+        claim
+    })
+}
+
+#[tokio::test(start_paused = true)]
+async fn tokens_below_ceilings() {
+    no_token_is_answered_above_the_ceiling().await;
+}
+
+/// A store is asked for its ceiling once, and no more while tokens stay below it.
+#[tokio::test(start_paused = true)]
+async fn a_ceiling_is_seldom_raised() {
+    let nodes = pair(Tokens::Clock(0), Tokens::Clock(0));
+    let switch = started(&nodes, Both).await;
+    acquired(&switch, &claim_on("first")).await;
+    let before = nodes[0].calls("acquire");
+    for n in 0..20 {
+        sleep(100 * MS).await;
+        acquired(&switch, &claim_on(&format!("k{n}"))).await;
+    }
+    assert_eq!(nodes[0].calls("acquire") - before, 20);
+}
+
+/// Without a ceiling there is no lease: it might have a token that nobody knows of later.
+#[tokio::test(start_paused = true)]
+async fn a_ceiling_that_cannot_be_raised_is_told_as_ambiguous() {
+    let nodes = pair(Tokens::Clock(0), Tokens::Clock(0));
+    let switch = started(&nodes, New).await;
+    let hold = |ttl| {
+        for other in ceilings(ttl) {
+            nodes[1].store.acquire(&other);
+        }
+    };
+    hold(TTL);
+    let (took, answer) = elapsed(switch.acquire(&claim())).await;
+    answer.expect("they are free when their ttl is over");
+    assert!(took >= TTL - 100 * MS, "{took:?}");
+    hold(MAX_TTL);
+    sleep(Duration::from_secs(20)).await;
+    let (took, answer) = elapsed(switch.acquire(&claim_on("another"))).await;
+    let error = answer.expect_err("somebody keeps all of them");
+    assert!(matches!(error, BackendError::Ambiguous(_)), "{error:?}");
+    assert!(took < Duration::from_secs(12), "{took:?}");
+}
+
 /// Keys that go from a neighbouring phase's process to one in both and back.
 pub(super) async fn one_token_is_in_both_stores() {
     for old in KINDS {
@@ -77,7 +165,9 @@ pub(super) async fn one_token_is_in_both_stores() {
             let (first, both) = (started(&nodes, Old).await, started(&nodes, Both).await);
             for _ in 0..5 {
                 let (mine, yours) = (claim(), claim());
-                let lease = acquired(&both, &mine).await;
+                let Ok(Acquire::Acquired(lease)) = both.both().acquire(&mine).await else {
+                    panic!("{old:?} to {new:?}: free in both");
+                };
                 let key = LockKey::new(KEY).expect("a key");
                 for node in &nodes {
                     let token = node.store.info(&key).expect("in both").token;

@@ -18,7 +18,8 @@ pub(crate) enum Tokens {
     Clock(i64),
     /// One more than the key's last, and no clock.
     PerKey,
-    /// A number of all writes to the store and a base, as in etcd: a floor moves the base.
+    /// A number of all writes to the store and a base, as in etcd: a floor moves the base of a part
+    /// of the keys, and others write as well.
     Revision,
 }
 
@@ -34,7 +35,7 @@ struct Inner {
     leases: BTreeMap<LockKey, (HolderId, u64, Instant, String)>,
     counters: BTreeMap<LockKey, u64>,
     revision: u64,
-    base: u64,
+    bases: BTreeMap<u8, u64>,
     watchers: BTreeMap<LockKey, Vec<oneshot::Sender<()>>>,
     /// It counts in steps of this, and rounds up.
     step: Duration,
@@ -54,7 +55,7 @@ impl Store {
             leases: BTreeMap::new(),
             counters: BTreeMap::new(),
             revision: 1,
-            base: 0,
+            bases: BTreeMap::new(),
             watchers: BTreeMap::new(),
             step: Duration::from_millis(1),
         })))
@@ -67,7 +68,8 @@ impl Store {
         inner.born = Instant::now();
         inner.leases.clear();
         inner.counters.clear();
-        (inner.revision, inner.base) = (1, 0);
+        inner.revision = 1;
+        inner.bases.clear();
     }
 
     /// From now on its clock is wrong by so many milliseconds.
@@ -93,7 +95,7 @@ impl Store {
         let now = Instant::now();
         let mut inner = self.inner();
         let ttl = inner.rounded(claim.ttl);
-        let memory = inner.id.map(|id| StoreMemory::new(id, now - inner.born));
+        let memory = inner.memory(now);
         if let Some((holder, token, ends, _)) = inner.standing(&claim.key, now) {
             if *holder != claim.holder {
                 return Acquire::Contended(Contention::new(Some(*ends - now)));
@@ -120,7 +122,7 @@ impl Store {
         *token = (*token).max(claim.min_token);
         let token = *token;
         inner.remember(&claim.key, token);
-        Renew::Renewed(Lease::new(token, ttl))
+        Renew::Renewed(Lease::new(token, ttl).with_memory(inner.memory(now)))
     }
 
     pub(crate) fn release(&self, claim: &Claim) -> Release {
@@ -187,10 +189,14 @@ impl Inner {
                 (last + 1).max(clock.saturating_add_signed(wrong * 1000))
             }
             Tokens::Revision => {
-                self.revision += 1;
-                self.revision + self.base
+                self.revision += 1_000;
+                self.revision + self.bases.get(&shard(key)).copied().unwrap_or(0)
             }
         }
+    }
+
+    fn memory(&self, now: Instant) -> Option<StoreMemory> {
+        self.id.map(|id| StoreMemory::new(id, now - self.born))
     }
 
     fn rounded(&self, ttl: Duration) -> Duration {
@@ -199,7 +205,12 @@ impl Inner {
     }
 
     fn remember(&mut self, key: &LockKey, token: u64) {
-        self.base = self.base.max(token.saturating_sub(self.revision));
+        let base = self.bases.entry(shard(key)).or_default();
+        *base = token.saturating_sub(self.revision).max(*base);
         self.counters.insert(key.clone(), token);
     }
+}
+
+fn shard(key: &LockKey) -> u8 {
+    key.as_str().bytes().fold(0, u8::wrapping_add) % 8
 }
