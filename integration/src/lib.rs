@@ -1,6 +1,7 @@
 //! What the tests of this package share. The tests need a store and the facade at once, or
-//! several processes: `counter`, `facade`, `faults`, `fences`, `processes`.
+//! several processes: `counter`, `facade`, `faults`, `fences`, `moving`, `processes`.
 
+pub mod ahead;
 pub mod fence;
 pub mod program;
 pub mod store;
@@ -44,6 +45,15 @@ pub fn all_text(error: &dyn Error) -> String {
         next = error.source();
     }
     text
+}
+
+/// Nanoseconds on a clock that all processes of this machine share, and nobody sets.
+#[cfg(unix)]
+#[must_use]
+pub fn monotonic() -> u128 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    let (seconds, nanos) = (now.tv_sec.unsigned_abs(), now.tv_nsec.unsigned_abs());
+    u128::from(seconds) * 1_000_000_000 + u128::from(nanos)
 }
 
 /// Makes tests of functions that take a [`Kind`](store::Kind): one on every store.

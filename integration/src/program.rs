@@ -79,6 +79,21 @@ impl Program {
         self.child.kill().await.expect("killed");
     }
 
+    /// Ends the process by SIGKILL, and hears what it had said before.
+    ///
+    /// # Panics
+    ///
+    /// If it cannot be done.
+    pub async fn kill_and_hear(mut self) -> Vec<String> {
+        self.child.kill().await.expect("killed");
+        let mut heard = Vec::new();
+        // A line that it had only begun is its last.
+        while let Ok(Some(line)) = self.output.next_line().await {
+            heard.push(line);
+        }
+        heard
+    }
+
     /// Stops the process where it stands; it has stopped when this returns.
     ///
     /// # Errors
