@@ -7,6 +7,7 @@ use crate::backend::{EtcdBackend, seconds, ttl};
 use crate::book::{self, Page, Reached};
 use crate::error::{self, Trouble};
 use crate::keys;
+use crate::memory::{Memory, State};
 use crate::record::{Held, Life, Record};
 
 /// How often the base may have moved during one call. Each time another's acquire or raise
@@ -16,7 +17,7 @@ pub(crate) const ROUNDS: usize = 100;
 /// What came of an attempt.
 enum Attempt {
     Taken(Lease),
-    Mine(Held),
+    Mine(Held, Memory),
     Others,
     Foreign,
     /// What was known is out of date.
@@ -29,17 +30,16 @@ struct Ground {
     seconds: u32,
     /// A revision below the one that the key will be created in.
     revision: u64,
-    /// Whose it is, with what had been reached there before; not known where the lease stood.
-    state: Option<(u64, Reached)>,
+    /// Where it was granted, with what had been reached there before; not known where the lease
+    /// stood.
+    granted: Option<(State, Reached)>,
 }
 
 impl Ground {
     /// Whether the store that granted the lease is not the one that wrote this memory, or has
     /// gone back since: a backup was restored.
     fn is_restored(&self, life: &Life) -> bool {
-        self.state.as_ref().is_some_and(|(cluster, reached)| {
-            *cluster != life.cluster || reached.is_undone(life, self.revision)
-        })
+        self.granted.as_ref().is_some_and(|(state, reached)| reached.is_restored(life, *state))
     }
 }
 
@@ -71,11 +71,14 @@ impl EtcdBackend {
                 id,
                 seconds: grant.seconds,
                 revision: grant.revision,
-                state: Some((grant.cluster, reached)),
+                granted: Some((
+                    State { cluster: grant.cluster, revision: Some(grant.revision) },
+                    reached,
+                )),
             }),
             // This holder asks again.
             Err(trouble) if trouble.lease_exists() => match self.route.keep_alive(id).await {
-                Ok(true) => Ok(Ground { id, seconds, revision: 0, state: None }),
+                Ok(true) => Ok(Ground { id, seconds, revision: 0, granted: None }),
                 Ok(false) => Err(ended()),
                 Err(trouble) => Err(trouble.of_command()),
             },
@@ -108,18 +111,14 @@ impl EtcdBackend {
                     return Err(error::foreign(&self.names.lease(&claim.key)));
                 }
                 Attempt::Moved => {}
-                Attempt::Mine(held) => {
+                Attempt::Mine(held, memory) => {
                     // On this very lease it has all of its ttl: it was kept alive before we looked.
-                    let held = if held.lease == ground.id {
-                        held
+                    let (held, memory) = if held.lease == ground.id {
+                        (held, memory)
                     } else {
                         self.keep(claim).await?.ok_or_else(ended)?
                     };
-                    // The look also showed whether the store is still in this life.
-                    let still = self.book.page(shard).is_some_and(|now| now.life == page.life);
-                    let memory = if still { self.book.memory(&page.life) } else { None };
-                    let lease = Lease::new(held.token, ttl(held.record.seconds));
-                    return Ok(Acquire::Acquired(lease.with_memory(memory)));
+                    return Ok(Acquire::Acquired(held.granted(self.told(memory).await)));
                 }
             }
         }
@@ -131,7 +130,7 @@ impl EtcdBackend {
         let found = self.route.get(self.names.memory(), None).await;
         let found = found.map_err(Trouble::of_question)?;
         match found.kvs().first() {
-            Some(found) => self.book.learn_life(&self.names, Some(found)),
+            Some(found) => self.book.learn_life(&self.names, Some(found)).map(drop),
             None => self.book.found(&self.route, &self.names, None).await,
         }
     }
@@ -145,6 +144,7 @@ impl EtcdBackend {
         let name = self.names.lease(&claim.key);
         // Before the transaction, which proves that the store is still in this life.
         let memory = self.book.memory(&page.life);
+        let before = self.book.before();
         let record = Record {
             holder: claim.holder,
             seconds: ground.seconds,
@@ -181,14 +181,16 @@ impl EtcdBackend {
             let created = created.ok_or_else(error::unexpected)?;
             self.book.note_revision(&page.life, created);
             let token = created.saturating_add(record.base).max(record.floor);
-            let lease = Lease::new(token, ttl(ground.seconds)).with_memory(memory);
+            let lease = Lease::new(token, ttl(ground.seconds)).with_memory(Some(memory));
             return Ok(Attempt::Taken(lease));
         }
         let [held, life, raised] = book::found(&done)?;
-        self.book.learn(&self.names, page, life.as_ref(), raised.as_ref())?;
+        let life = self.book.learn(&self.names, page, life.as_ref(), raised.as_ref())?;
         let Some(held) = held else { return Ok(Attempt::Moved) };
         Ok(match Held::read(&held) {
-            Some(held) if held.record.holder == claim.holder => Attempt::Mine(held),
+            Some(held) if held.record.holder == claim.holder => {
+                Attempt::Mine(held, before.judge(life, State::of(done.header())?))
+            }
             Some(_) => Attempt::Others,
             None => Attempt::Foreign,
         })

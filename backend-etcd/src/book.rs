@@ -13,6 +13,7 @@ use lockcore::{BackendError, HolderId, StoreMemory};
 
 use crate::error::{self, Trouble};
 use crate::keys::Names;
+use crate::memory::{Before, State, young};
 use crate::record::{Life, number};
 use crate::route::Route;
 
@@ -38,17 +39,15 @@ struct Known {
 #[derive(Clone, Copy, Debug)]
 struct Age {
     id: u128,
-    /// `None`: the store would not tell.
-    then: Option<Duration>,
+    then: Duration,
     at: Instant,
 }
 
 impl Age {
-    fn memory(&self) -> Option<StoreMemory> {
+    fn memory(&self) -> StoreMemory {
         let since = self.at.elapsed();
         // Our clock may run faster than the store's, by less than one in a hundred.
-        let age = self.then? + since.saturating_sub(since / 100);
-        Some(StoreMemory::new(self.id, age))
+        StoreMemory::new(self.id, self.then + since.saturating_sub(since / 100))
     }
 }
 
@@ -57,10 +56,12 @@ impl Age {
 pub(crate) struct Reached(HashMap<u128, u64>);
 
 impl Reached {
-    /// Whether a store that answers with this revision has gone back since in the same life, as a
-    /// backup does that was restored with the identity of its cluster.
-    pub(crate) fn is_undone(&self, life: &Life, revision: u64) -> bool {
-        self.0.get(&life.id).is_some_and(|&reached| revision < reached)
+    /// Whether a store that answers in this state is not the one that wrote this life, or has gone
+    /// back since in the same life, as a backup does that was restored with the identity of its
+    /// cluster.
+    pub(crate) fn is_restored(&self, life: &Life, state: State) -> bool {
+        let is_undone = |reached| state.revision.is_some_and(|revision| revision < reached);
+        state.cluster != life.cluster || self.0.get(&life.id).copied().is_some_and(is_undone)
     }
 }
 
@@ -115,6 +116,21 @@ impl Book {
         Some(Page { life, shard, raised: known.raised.get(&shard).copied() })
     }
 
+    /// Which life the store is in, as far as is known.
+    pub(crate) fn life(&self) -> Option<Life> {
+        self.known().life.clone()
+    }
+
+    /// What is known before a transaction is sent that will show the memory record.
+    pub(crate) fn before(&self) -> Before {
+        let life = self.life();
+        let known = life.map(|life| {
+            let memory = self.memory(&life);
+            (life, memory)
+        });
+        Before { known, reached: self.reached() }
+    }
+
     /// What has been reached by now.
     pub(crate) fn reached(&self) -> Reached {
         Reached(self.known().reached.clone())
@@ -129,8 +145,9 @@ impl Book {
 
     /// How long the store has forgotten nothing, if it is still in that life: to be asked before
     /// the transaction that compares the life, and to be used after.
-    pub(crate) fn memory(&self, life: &Life) -> Option<StoreMemory> {
-        self.known().age.filter(|age| age.id == life.id)?.memory()
+    pub(crate) fn memory(&self, life: &Life) -> StoreMemory {
+        let age = self.known().age.filter(|age| age.id == life.id);
+        age.map_or_else(|| young(life.id), |age| age.memory())
     }
 
     /// Takes over the memory record as it was found.
@@ -138,7 +155,7 @@ impl Book {
         &self,
         names: &Names,
         found: Option<&KeyValue>,
-    ) -> Result<(), BackendError> {
+    ) -> Result<Option<Life>, BackendError> {
         let life = match found {
             Some(found) => {
                 let life = Life::read(found.value());
@@ -146,8 +163,8 @@ impl Book {
             }
             None => None,
         };
-        self.known().turn_to(life);
-        Ok(())
+        self.known().turn_to(life.clone());
+        Ok(life)
     }
 
     /// Takes over what the questions of a page found.
@@ -157,8 +174,8 @@ impl Book {
         page: &Page,
         memory: Option<&KeyValue>,
         raised: Option<&KeyValue>,
-    ) -> Result<(), BackendError> {
-        self.learn_life(names, memory)?;
+    ) -> Result<Option<Life>, BackendError> {
+        let life = self.learn_life(names, memory)?;
         let base = match raised {
             Some(found) => {
                 let base = std::str::from_utf8(found.value()).ok().and_then(number);
@@ -167,7 +184,7 @@ impl Book {
             None => None,
         };
         self.note_raise(page.shard, base);
-        Ok(())
+        Ok(life)
     }
 
     pub(crate) fn note_raise(&self, shard: u16, base: Option<u64>) {
@@ -184,15 +201,16 @@ impl Book {
             return;
         }
         let then = match route.time_to_live(life.young_id()).await {
-            Ok(young) if young.ttl() < 0 => Some(Duration::from_secs(YOUNG.into())),
+            Ok(young) if young.ttl() < 0 => Duration::from_secs(YOUNG.into()),
             // What is left is cut to seconds.
             Ok(young) => {
                 let age = young.granted_ttl().saturating_sub(young.ttl()).saturating_sub(1);
-                Some(Duration::from_secs(age.try_into().unwrap_or(0)))
+                Duration::from_secs(age.try_into().unwrap_or(0))
             }
             Err(trouble) => {
                 tracing::debug!(?trouble, "the store does not tell how old its memory is");
-                None
+                // The life was known before, so this much is sure in any case.
+                Duration::ZERO
             }
         };
         self.known().age = Some(Age { id: life.id, then, at: Instant::now() });
@@ -233,12 +251,12 @@ impl Book {
             }
             let mut known = self.known();
             known.turn_to(Some(life));
-            known.age = Some(Age { id, then: Some(Duration::ZERO), at: Instant::now() });
+            known.age = Some(Age { id, then: Duration::ZERO, at: Instant::now() });
             return Ok(());
         }
         route.revoke_behind(life.young_id());
         let [found] = found(&done)?;
-        self.learn_life(names, found.as_ref())
+        self.learn_life(names, found.as_ref()).map(drop)
     }
 }
 
@@ -307,17 +325,18 @@ mod tests {
     #[test]
     fn a_store_that_went_back_within_a_life_is_noticed() {
         let book = Book::default();
-        assert!(!book.reached().is_undone(&life(1), 0));
+        let at = |revision| State { cluster: 1, revision: Some(revision) };
+        assert!(!book.reached().is_restored(&life(1), at(0)));
         book.note_revision(&life(1), 70);
         book.note_revision(&life(1), 60);
         let before = book.reached();
-        assert!(before.is_undone(&life(1), 69));
-        assert!(!before.is_undone(&life(1), 70));
+        assert!(before.is_restored(&life(1), at(69)));
+        assert!(!before.is_restored(&life(1), at(70)));
         // Another life begins where it will.
-        assert!(!before.is_undone(&life(2), 3));
+        assert!(!before.is_restored(&life(2), at(3)));
         book.note_revision(&life(2), 3);
-        assert!(book.reached().is_undone(&life(1), 69));
-        assert!(!book.reached().is_undone(&life(2), 3));
+        assert!(book.reached().is_restored(&life(1), at(69)));
+        assert!(!book.reached().is_restored(&life(2), at(3)));
     }
 
     #[test]
@@ -327,12 +346,11 @@ mod tests {
         book.note_raise(7, Some(9000));
         book.known().turn_to(Some(life(1)));
         assert_eq!(book.page(7).expect("known").base(), 9000);
-        book.known().age =
-            Some(Age { id: 1, then: Some(Duration::from_secs(5)), at: Instant::now() });
-        assert!(book.memory(&life(1)).is_some_and(|memory| memory.age.as_secs() == 5));
+        book.known().age = Some(Age { id: 1, then: Duration::from_secs(5), at: Instant::now() });
+        assert_eq!(book.memory(&life(1)).age.as_secs(), 5);
         book.known().turn_to(Some(life(2)));
         assert_eq!(book.page(7).expect("known").base(), 1000);
-        assert_eq!(book.memory(&life(2)), None);
+        assert_eq!(book.memory(&life(2)), young(2));
         book.known().turn_to(None);
         assert!(book.page(7).is_none());
     }

@@ -11,6 +11,7 @@ mod connection;
 mod error;
 mod keys;
 mod list;
+mod memory;
 mod record;
 mod release;
 mod renew;

@@ -1,8 +1,9 @@
 //! The records' values, version 1.
 
 use etcd_client::KeyValue;
-use lockcore::HolderId;
+use lockcore::{HolderId, Lease, StoreMemory};
 
+use crate::backend::ttl;
 use crate::keys;
 
 const VERSION: &str = "1";
@@ -60,6 +61,11 @@ impl Held {
         // Without a lease it would never end, and we write none such.
         let lease = Some(found.lease()).filter(|&lease| lease != 0)?;
         Some(Self { record, token, lease, created, modified: found.mod_revision() })
+    }
+
+    /// As it is told to its holder.
+    pub(crate) fn granted(&self, memory: StoreMemory) -> Lease {
+        Lease::new(self.token, ttl(self.record.seconds)).with_memory(Some(memory))
     }
 }
 

@@ -1,38 +1,42 @@
 //! Renew: keep the lease alive, then prove that the key is still on it.
 
 use etcd_client::{Compare, CompareOp, KeyValue, PutOptions, Txn, TxnOp};
-use lockcore::{BackendError, Claim, Lease, Renew};
+use lockcore::{BackendError, Claim, Renew};
 
 use crate::acquire::ROUNDS;
-use crate::backend::{EtcdBackend, seconds, ttl};
+use crate::backend::{EtcdBackend, seconds};
 use crate::book;
 use crate::error::{self, Trouble};
 use crate::keys;
-use crate::record::{Held, Record};
+use crate::memory::{Memory, State, seen_from};
+use crate::record::{Held, Life, Record};
 
 impl EtcdBackend {
     pub(crate) async fn extend(&self, claim: &Claim) -> Result<Renew, BackendError> {
-        let Some(mut held) = self.keep(claim).await? else { return Ok(Renew::NotHeld) };
-        if claim.min_token > held.token {
-            match self.raise(claim, held).await? {
-                Some(raised) => held = raised,
-                None => return Ok(Renew::NotHeld),
-            }
+        self.get_to_know().await?;
+        let Some((held, memory)) = self.keep(claim).await? else { return Ok(Renew::NotHeld) };
+        let memory = self.told(memory).await;
+        if claim.min_token <= held.token {
+            return Ok(Renew::Renewed(held.granted(memory)));
         }
-        Ok(Renew::Renewed(Lease::new(held.token, ttl(held.record.seconds))))
+        Ok(match self.raise(claim, held).await? {
+            // The store may have lost its data meanwhile, and taken a late acquire of this holder.
+            Some((held, life)) => Renew::Renewed(held.granted(seen_from(memory, life.as_ref()))),
+            None => Renew::NotHeld,
+        })
     }
 
     /// Begins the ttl of the holder's lease anew, and sees to it that it is long enough. `None`:
     /// no lease of this holder stands.
-    pub(crate) async fn keep(&self, claim: &Claim) -> Result<Option<Held>, BackendError> {
+    pub(crate) async fn keep(&self, claim: &Claim) -> Result<Option<(Held, Memory)>, BackendError> {
         let name = self.names.lease(&claim.key);
         let wanted = seconds(claim.ttl);
         let mut lease = keys::lease_id(claim.holder, wanted);
         for _ in 0..ROUNDS {
             // In this order: the lease has all of its ttl when the key is seen on it.
             let alive = self.route.keep_alive(lease).await.map_err(Trouble::of_command)?;
-            let held = self.mine(claim, self.proof(&name).await?)?;
-            let Some(held) = held else { return Ok(None) };
+            let (found, memory) = self.proof(&name).await?;
+            let Some(held) = self.mine(claim, found)? else { return Ok(None) };
             if held.lease != lease {
                 // On the lease of another ttl, by an earlier call of this holder.
                 lease = held.lease;
@@ -42,7 +46,7 @@ impl EtcdBackend {
                 return Ok(None);
             }
             if held.record.seconds >= wanted {
-                return Ok(Some(held));
+                return Ok(Some((held, memory)));
             }
             // A lease's ttl cannot be changed. When the key is on the longer one, it is looked at
             // once more, as after any other change.
@@ -52,25 +56,38 @@ impl EtcdBackend {
         Err(error::unavailable("others were faster, again and again"))
     }
 
-    /// What stands under a name. It is asked by way of the log, as a writer would: some versions
-    /// of etcd answer a mere reader with what was so before a pause.
-    async fn proof(&self, name: &str) -> Result<Option<KeyValue>, BackendError> {
+    /// What stands under a name, and how long the store has forgotten nothing. It is asked by way
+    /// of the log, as a writer would: some versions of etcd answer a mere reader with what was so
+    /// before a pause.
+    async fn proof(&self, name: &str) -> Result<(Option<KeyValue>, Memory), BackendError> {
+        let before = self.book.before();
         // Nothing is compared, so the second branch is never taken. It is what makes a writer.
         let txn = Txn::new()
-            .and_then([TxnOp::get(name, None)])
+            .and_then([TxnOp::get(name, None), TxnOp::get(self.names.memory(), None)])
             .or_else([TxnOp::delete(self.names.never(), None)]);
-        match self.route.txn(txn).await {
+        let (found, life, state) = match self.route.txn(txn).await {
             Ok(done) => {
-                let [found] = book::found(&done)?;
-                Ok(found)
+                let [found, life] = book::found(&done)?;
+                (found, life, State::of(done.header())?)
             }
             // A full store takes no transactions, but still keeps leases alive and answers.
             Err(trouble) if trouble.no_space() => {
-                let found = self.route.get(name, None).await.map_err(Trouble::of_command)?;
-                Ok(found.kvs().first().cloned())
+                let mut read = self.route.get(name, None).await.map_err(Trouble::of_command)?;
+                let found = read.take_kvs().into_iter().next();
+                // After the lease: a life that has not ended by then was there for the lease too.
+                let life = self.route.get(self.names.memory(), None).await;
+                let mut life = life.map_err(Trouble::of_command)?;
+                let state = State { revision: None, ..State::of(life.header())? };
+                (found, life.take_kvs().into_iter().next(), state)
             }
-            Err(trouble) => Err(trouble.of_command()),
+            Err(trouble) => return Err(trouble.of_command()),
+        };
+        let life = self.book.learn_life(&self.names, life.as_ref())?;
+        let memory = before.judge(life.clone(), state);
+        if let (Memory::Of(_), Some(life), Some(revision)) = (&memory, life, state.revision) {
+            self.book.note_revision(&life, revision);
         }
+        Ok((found, memory))
     }
 
     /// What was found, if it is a lease of the claim's holder.
@@ -106,15 +123,16 @@ impl EtcdBackend {
     }
 
     /// Raises the token of a lease to the claim's floor, and the base with it, so that what comes
-    /// later is greater. `None`: the lease has gone.
-    async fn raise(&self, claim: &Claim, held: Held) -> Result<Option<Held>, BackendError> {
+    /// later is greater. The life that it then was in; `None`: the lease has gone.
+    async fn raise(
+        &self,
+        claim: &Claim,
+        held: Held,
+    ) -> Result<Option<(Held, Option<Life>)>, BackendError> {
         let name = self.names.lease(&claim.key);
         let shard = keys::shard(&claim.key);
         let mut held = held;
         for _ in 0..ROUNDS {
-            if held.token >= claim.min_token {
-                return Ok(Some(held));
-            }
             let Some(page) = self.book.page(shard) else {
                 self.look_up().await?;
                 continue;
@@ -140,11 +158,15 @@ impl EtcdBackend {
                 if let Some(base) = raise {
                     self.book.note_raise(shard, Some(base));
                 }
-                return Ok(Some(Held { token: claim.min_token, record, ..held }));
+                let raised = Held { token: claim.min_token, record, ..held };
+                return Ok(Some((raised, Some(page.life))));
             }
             let [found, life, raised] = book::found(&done)?;
-            self.book.learn(&self.names, &page, life.as_ref(), raised.as_ref())?;
+            let life = self.book.learn(&self.names, &page, life.as_ref(), raised.as_ref())?;
             match self.mine(claim, found)? {
+                Some(changed) if changed.token >= claim.min_token => {
+                    return Ok(Some((changed, life)));
+                }
                 Some(changed) => held = changed,
                 None => return Ok(None),
             }

@@ -1,11 +1,11 @@
-//! What calls cost the store, what they leave in it, and how bases and memories move.
+//! What calls cost the store, what they leave in it, and how bases move.
 
 mod common;
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use common::{acquired, claim, eventually, leases, limited, names, server, start, value};
+use common::{acquired, claim, eventually, leases, limited, names, server, start};
 use etcd_client::{Compare, CompareOp, Txn, TxnOp};
 use lockcore::{Acquire, BackendError, LockBackend, MAX_TOKEN, Release, Renew};
 use lockcore_conformance::Fault;
@@ -32,6 +32,12 @@ async fn round_trips() {
         assert_eq!(since().await, 2, "acquire");
         backend.renew(&mine).await.expect("held");
         assert_eq!(since().await, 2, "renew");
+        let other = server.backend().await;
+        since().await;
+        other.renew(&mine).await.expect("held");
+        assert_eq!(since().await, 3, "renew by a client that does not know the age yet");
+        other.renew(&mine).await.expect("held");
+        assert_eq!(since().await, 2, "renew by the same");
         acquired(&backend, &mine).await;
         assert_eq!(since().await, 3, "acquire by the same holder");
         assert!(matches!(backend.acquire(&claim("k")).await, Ok(Acquire::Contended(_))));
@@ -156,51 +162,6 @@ async fn a_raised_shard_does_not_raise_others() {
     .await;
 }
 
-/// As after a restored backup: the data of another cluster.
-#[tokio::test]
-async fn the_data_of_another_cluster_begins_a_new_life() {
-    limited(async {
-        let server = server().await;
-        let (raw, backend) = (server.raw().await, server.backend().await);
-        let mine = claim("k");
-        let before = acquired(&backend, &mine).await;
-        let text = value(&raw, "leaselock/memory").await.expect("written");
-        let mut fields: Vec<_> = text.split('|').collect();
-        fields[1] = "00000000deadbeef";
-        let other = fields.join("|");
-        raw.kv_client().put("leaselock/memory", other, None).await.expect("written");
-        backend.release(&mine).await.expect("held");
-        let after = acquired(&backend, &claim("k")).await;
-        assert!(after.token > before.token, "{after:?} after {before:?}");
-        let (was, is) = (before.memory.expect("known"), after.memory.expect("known"));
-        assert_ne!(was.id, is.id);
-        assert!(is.age < Duration::from_secs(10), "{is:?}");
-        let now = value(&raw, "leaselock/memory").await.expect("written");
-        assert!(now.split('|').nth(1) == text.split('|').nth(1), "{now} after {text}");
-        // Another client agrees.
-        let third = acquired(&server.backend().await, &claim("l")).await;
-        assert_eq!(third.memory.expect("known").id, is.id);
-    })
-    .await;
-}
-
-#[tokio::test]
-async fn a_memory_survives_a_restart_and_grows_by_the_stores_clock() {
-    limited(async {
-        let server = server().await;
-        let first = acquired(&server.backend().await, &claim("a")).await.memory.expect("known");
-        tokio::time::sleep(Duration::from_millis(3500)).await;
-        let other = acquired(&server.backend().await, &claim("b")).await.memory.expect("known");
-        assert_eq!(first.id, other.id);
-        // Cut to seconds, and never too large.
-        assert!(other.age >= Duration::from_secs(2), "{other:?}");
-        server.inflict(Fault::Restart).await;
-        let after = acquired(&server.backend().await, &claim("c")).await.memory.expect("known");
-        assert_eq!(first.id, after.id);
-    })
-    .await;
-}
-
 #[tokio::test]
 async fn a_full_store_is_told_and_still_releases() {
     limited(async {
@@ -208,7 +169,7 @@ async fn a_full_store_is_told_and_still_releases() {
         let server = start(options).await;
         let (raw, backend) = (server.raw().await, server.backend().await);
         let mine = claim("k");
-        acquired(&backend, &mine).await;
+        let first = acquired(&backend, &mine).await;
         let big = vec![b'x'; 1 << 20];
         let full = async |n: u32| {
             raw.kv_client().put(format!("junk/{n}"), big.clone(), None).await.is_err()
@@ -221,7 +182,17 @@ async fn a_full_store_is_told_and_still_releases() {
         let error = backend.acquire(&claim("l")).await.expect_err("full");
         assert!(matches!(error, BackendError::Unavailable(_)), "{error:?}");
         assert!(error.to_string().contains("the store is full"), "{error}");
-        assert!(matches!(backend.renew(&mine).await, Ok(Renew::Renewed(_))));
+        // By one who knows the store's memory and by one who does not.
+        for backend in [&backend, &server.backend().await] {
+            let Ok(Renew::Renewed(lease)) = backend.renew(&mine).await else { panic!("held") };
+            assert_eq!(lease.memory.expect("known").id, first.memory.expect("known").id);
+        }
+        // No other memory can be written, and still there is none that is vouched for.
+        raw.kv_client().delete("leaselock/memory", None).await.expect("deleted");
+        for backend in [&backend, &server.backend().await] {
+            let Ok(Renew::Renewed(lease)) = backend.renew(&mine).await else { panic!("held") };
+            assert!(lease.memory.expect("known").age.is_zero(), "{lease:?}");
+        }
         assert_eq!(backend.release(&mine).await.expect("held"), Release::Released);
         assert_eq!(backend.release(&mine).await.expect("free"), Release::NotHeld);
         assert!(backend.inspect(&mine.key).await.expect("a server").is_none());

@@ -158,6 +158,13 @@ impl Answer<'_> {
         Ok(born.zip(age).map(|(born, age)| StoreMemory::new(born.as_u128(), age)))
     }
 
+    /// The lease, if one was granted.
+    fn granted(&self, claim: &Claim) -> Result<Option<Lease>, BackendError> {
+        let Some(token) = self.token()? else { return Ok(None) };
+        let ttl = Duration::from_micros(micros(claim.ttl).unsigned_abs());
+        Ok(Some(Lease::new(token, ttl).with_memory(self.memory()?)))
+    }
+
     fn info(&self, key: LockKey) -> Result<LeaseInfo, BackendError> {
         let holder = holder(&self.get::<String>("holder")?);
         let holder = holder.ok_or_else(|| error::unexpected(self.what))?;
@@ -179,10 +186,6 @@ fn holder(uuid: &str) -> Option<HolderId> {
 /// Whole microseconds, rounded up: a lease never ends before what was claimed.
 fn micros(ttl: Duration) -> i64 {
     i64::try_from(ttl.as_nanos().div_ceil(1_000)).unwrap_or(i64::MAX)
-}
-
-fn granted(claim: &Claim, token: u64) -> Lease {
-    Lease::new(token, Duration::from_micros(micros(claim.ttl).unsigned_abs()))
 }
 
 /// The first bytes behind all that start with a prefix.
@@ -218,13 +221,12 @@ impl LockBackend for PostgresBackend {
             (&holder as _, Type::TEXT),
             (&ttl as _, Type::INT8),
             (&floor as _, Type::INT8),
-            (&label as _, Type::BYTEA),
             (&born as _, Type::TEXT),
+            (&label as _, Type::BYTEA),
         ];
         let rows = self.route.command(&self.statements.acquire, &params).await?;
         let answer = self.answer(&rows, "an acquire")?;
-        if let Some(token) = answer.token()? {
-            let lease = granted(claim, token).with_memory(answer.memory()?);
+        if let Some(lease) = answer.granted(claim)? {
             return Ok(Acquire::Acquired(lease));
         }
         let left = answer.get::<Option<i64>>("left_us")?;
@@ -236,18 +238,20 @@ impl LockBackend for PostgresBackend {
 
     async fn renew(&self, claim: &Claim) -> Result<Renew, BackendError> {
         self.limits().check(claim)?;
-        let (key, holder) = (claim.key.as_str().as_bytes(), claim.holder.to_string());
+        let key = claim.key.as_str().as_bytes();
+        let (holder, born) = (claim.holder.to_string(), HolderId::random().to_string());
         let (ttl, floor) = (micros(claim.ttl), claim.min_token.cast_signed());
         let params = [
             (&key as _, Type::BYTEA),
             (&holder as _, Type::TEXT),
             (&ttl as _, Type::INT8),
             (&floor as _, Type::INT8),
+            (&born as _, Type::TEXT),
         ];
         let rows = self.route.command(&self.statements.renew, &params).await?;
         let answer = self.answer(&rows, "a renewal")?;
-        Ok(match answer.token()? {
-            Some(token) => Renew::Renewed(granted(claim, token)),
+        Ok(match answer.granted(claim)? {
+            Some(lease) => Renew::Renewed(lease),
             None => Renew::NotHeld,
         })
     }

@@ -41,10 +41,11 @@ impl Statements {
     pub(crate) fn of(table: &Table) -> Arc<Self> {
         let table = table.quoted();
         let release = include_str!("sql/release.sql");
+        let with_memory = |sql: &str| sql.replace("{memory}", include_str!("sql/memory.sql"));
         let of = |slot, sql: &str| Query { slot: Some(slot), ..Query::rare(sql, &table) };
         Arc::new(Self {
-            acquire: of(0, include_str!("sql/acquire.sql")),
-            renew: of(1, include_str!("sql/renew.sql")),
+            acquire: of(0, &with_memory(include_str!("sql/acquire.sql"))),
+            renew: of(1, &with_memory(include_str!("sql/renew.sql"))),
             release: of(2, &release.replace("{sweep}", "")),
             release_and_sweep: of(5, &release.replace("{sweep}", include_str!("sql/sweep.sql"))),
             inspect: of(3, include_str!("sql/inspect.sql")),

@@ -17,7 +17,7 @@ use crate::connected::Connected;
 use crate::error;
 use crate::keys::Names;
 use crate::route::{Lender, Ready, Reply, Route};
-use crate::scripts::{ACQUIRE, INSPECT, RELEASE, RENEW};
+use crate::scripts::{ACQUIRE, INSPECT, RELEASE, RENEW, Script};
 use crate::server::text;
 
 const MIN_TTL: Duration = Duration::from_millis(10);
@@ -103,43 +103,60 @@ impl RedisBackend {
         let id: HolderId = id.parse().ok()?;
         let known = now.parse::<u64>().ok()?.saturating_sub(since.parse().ok()?);
         // The record may be older than what the server read back from disk when it started.
-        let age = Duration::from_micros(known).min(connected.facts.uptime()?);
+        let age = Duration::from_micros(known).min(connected.facts.uptime());
         Some(StoreMemory::new(id.as_u128(), age))
     }
 
-    /// Whether an acquire can carry the born record along.
-    fn knows_memory(&self, ready: &Ready) -> bool {
-        ready.connected.as_ref().is_some_and(|connected| connected.facts.uptime().is_some())
-            && !self.clustered.load(Ordering::Relaxed)
-    }
-
-    async fn try_acquire(
+    /// Runs a script that grants, with the born record where that can be carried along.
+    async fn grant(
         &self,
         ready: &mut Ready,
+        script: &Script,
         claim: &Claim,
-        with_born: bool,
+        label: &[&str],
     ) -> Result<Value, RedisError> {
         let (lease, counter) = (self.names.lease(&claim.key), self.names.counter(&claim.key));
         let born = self.names.born();
         let keys = [lease.as_str(), &counter, &born];
-        let keys = if with_born { &keys[..] } else { &keys[..2] };
         let (holder, ttl) = (claim.holder.to_string(), millis(claim.ttl).to_string());
         let (floor, id) = (claim.min_token.to_string(), HolderId::random().to_string());
-        let args = [&*holder, &*ttl, &*floor, &*self.retention, &*claim.label, &*id];
-        ready.run(&ACQUIRE, &ACQUIRE.call(keys, &args)).await
+        let args = [&[&*holder, &*ttl, &*floor, &*self.retention, &*id], label].concat();
+        // A connection of the caller's may lead anywhere, and next time to another server.
+        if ready.connected.is_some() && !self.clustered.load(Ordering::Relaxed) {
+            match ready.run(script, &script.call(&keys, &args)).await {
+                // Refused before anything was done. Once: from here on the record is left out.
+                Err(refused) if error::is_crossslot(&refused) => {
+                    self.clustered.store(true, Ordering::Relaxed);
+                }
+                done => return done,
+            }
+        }
+        ready.run(script, &script.call(&keys[..2], &args)).await
+    }
+
+    /// The lease that such a script answers.
+    fn granted(
+        &self,
+        ready: &Ready,
+        claim: &Claim,
+        fields: &[Value],
+        what: &str,
+    ) -> Result<Lease, BackendError> {
+        let token = fields.first().and_then(text).and_then(|token| token.parse().ok());
+        let token = token.ok_or_else(|| error::unexpected(what))?;
+        let memory = match (fields, ready.connected.as_deref()) {
+            ([_, born, now], Some(connected)) => {
+                text(born).zip(text(now)).and_then(|(born, now)| self.memory(connected, born, now))
+            }
+            _ => None,
+        };
+        Ok(Lease::new(token, Duration::from_millis(millis(claim.ttl))).with_memory(memory))
     }
 }
 
 /// Whole milliseconds, rounded up: a lease never ends before what was claimed.
 fn millis(ttl: Duration) -> u64 {
     u64::try_from(ttl.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX)
-}
-
-fn granted(claim: &Claim, fields: &[Value], what: &str) -> Result<Lease, BackendError> {
-    let token = fields.first().and_then(text);
-    let token = token.and_then(|token| token.parse().ok());
-    let token = token.ok_or_else(|| error::unexpected(what))?;
-    Ok(Lease::new(token, Duration::from_millis(millis(claim.ttl))))
 }
 
 pub(crate) fn info(key: &LockKey, fields: &[Value]) -> Result<LeaseInfo, BackendError> {
@@ -175,23 +192,10 @@ impl LockBackend for RedisBackend {
     async fn acquire(&self, claim: &Claim) -> Result<Acquire, BackendError> {
         self.limits().check(claim)?;
         let mut ready = self.ready().await?;
-        let with_born = self.knows_memory(&ready);
-        let mut answer = self.try_acquire(&mut ready, claim, with_born).await;
-        if with_born && matches!(&answer, Err(refused) if error::is_crossslot(refused)) {
-            // Refused before anything was done. Once: from here on the record is left out.
-            self.clustered.store(true, Ordering::Relaxed);
-            answer = self.try_acquire(&mut ready, claim, false).await;
-        }
+        let answer = self.grant(&mut ready, &ACQUIRE, claim, &[&claim.label]).await;
         match Reply::read(answer.map_err(error::of_command)?, "an acquire")? {
             Reply::Done(fields) => {
-                let lease = granted(claim, &fields, "an acquire")?;
-                let memory = match (&fields[..], ready.connected.as_deref()) {
-                    ([_, born, now], Some(connected)) => text(born)
-                        .zip(text(now))
-                        .and_then(|(born, now)| self.memory(connected, born, now)),
-                    _ => None,
-                };
-                Ok(Acquire::Acquired(lease.with_memory(memory)))
+                Ok(Acquire::Acquired(self.granted(&ready, claim, &fields, "an acquire")?))
             }
             Reply::No(fields) => match fields.first() {
                 // A record still stands in the millisecond in which it ends.
@@ -205,14 +209,12 @@ impl LockBackend for RedisBackend {
 
     async fn renew(&self, claim: &Claim) -> Result<Renew, BackendError> {
         self.limits().check(claim)?;
-        let (lease, counter) = (self.names.lease(&claim.key), self.names.counter(&claim.key));
-        let (holder, ttl) = (claim.holder.to_string(), millis(claim.ttl).to_string());
-        let floor = claim.min_token.to_string();
-        let args = [&*holder, &*ttl, &*floor, &*self.retention];
-        let call = RENEW.call(&[&lease, &counter], &args);
-        let answer = self.ready().await?.run(&RENEW, &call).await;
+        let mut ready = self.ready().await?;
+        let answer = self.grant(&mut ready, &RENEW, claim, &[]).await;
         match Reply::read(answer.map_err(error::of_command)?, "a renewal")? {
-            Reply::Done(fields) => Ok(Renew::Renewed(granted(claim, &fields, "a renewal")?)),
+            Reply::Done(fields) => {
+                Ok(Renew::Renewed(self.granted(&ready, claim, &fields, "a renewal")?))
+            }
             Reply::No(_) => Ok(Renew::NotHeld),
         }
     }

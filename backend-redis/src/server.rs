@@ -6,9 +6,10 @@ use redis::aio::MultiplexedConnection;
 use redis::{Pipeline, RedisError, Value, aio::ConnectionLike};
 
 /// Facts as of the moment of connecting.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Facts {
-    uptime: Option<(Duration, Instant)>,
+    uptime: Duration,
+    at: Instant,
     pub(crate) evicts: Option<String>,
 }
 
@@ -40,14 +41,14 @@ impl Facts {
     }
 
     fn read(info: &str, at: Instant) -> Self {
-        let mut facts = Self::default();
+        // Where it is not told, all that is known is that it runs since it was asked.
+        let mut facts = Self { uptime: Duration::ZERO, at, evicts: None };
         let (mut limited, mut policy) = (false, "noeviction");
         for line in info.lines() {
             match line.split_once(':') {
                 Some(("uptime_in_seconds", seconds)) => {
                     // Counted from the arrival of the answer and cut to seconds: never too large.
-                    let uptime = seconds.parse().ok().map(Duration::from_secs);
-                    facts.uptime = uptime.map(|uptime| (uptime, at));
+                    facts.uptime = Duration::from_secs(seconds.parse().unwrap_or(0));
                 }
                 Some(("maxmemory", bytes)) => limited = bytes != "0",
                 Some(("maxmemory_policy", name)) => policy = name,
@@ -58,10 +59,9 @@ impl Facts {
         facts
     }
 
-    /// For how long the server process has run, at least.
-    pub(crate) fn uptime(&self) -> Option<Duration> {
-        let (uptime, at) = self.uptime?;
-        Some(uptime + at.elapsed())
+    /// For how long the server process has run, at least: it ends with the connection.
+    pub(crate) fn uptime(&self) -> Duration {
+        self.uptime + self.at.elapsed()
     }
 }
 
@@ -85,10 +85,10 @@ mod tests {
                     uptime_in_seconds:12\r\n# Memory\r\nmaxmemory:1024\r\n\
                     maxmemory_policy:allkeys-lru\r\n";
         let facts = Facts::read(info, Instant::now());
-        assert!(facts.uptime() >= Some(Duration::from_secs(12)));
+        assert!(facts.uptime() >= Duration::from_secs(12));
         assert_eq!(facts.evicts.as_deref(), Some("allkeys-lru"));
         let facts = Facts::read("maxmemory:0\r\nmaxmemory_policy:allkeys-lru\r\n", Instant::now());
         assert_eq!(facts.evicts, None);
-        assert_eq!(facts.uptime(), None);
+        assert!(facts.uptime() < Duration::from_secs(12));
     }
 }

@@ -194,6 +194,10 @@ async fn a_connection_of_the_callers_is_used_as_it_is() {
         let backend = RedisBackend::from_connection(server.raw().await);
         let mine = claim("k");
         assert_eq!(acquired(&backend, &mine).await.memory, None);
+        let Ok(lockcore::Renew::Renewed(lease)) = backend.renew(&mine).await else {
+            panic!("held")
+        };
+        assert_eq!(lease.memory, None);
         assert_eq!(backend.list("", None, 5).await.expect("redis").len(), 1);
         let signal = backend.watch(&mine).await.expect("a signal");
         backend.release(&mine).await.expect("held");

@@ -18,14 +18,17 @@ async fn one_round_trip_each() {
         // The first of each teaches the server the script.
         let first = claim("k");
         acquired(&backend, &first).await;
+        backend.renew(&first).await.expect("held");
         backend.release(&first).await.expect("held");
         let _: () = raw(&mut redis, &["CONFIG", "RESETSTAT"]).await.expect("CONFIG");
         for n in 1..=3 {
             let mine = claim("k");
             acquired(&backend, &mine).await;
-            assert_eq!(calls(&mut redis, "evalsha").await, 2 * n - 1);
+            assert_eq!(calls(&mut redis, "evalsha").await, 3 * n - 2);
+            backend.renew(&mine).await.expect("held");
+            assert_eq!(calls(&mut redis, "evalsha").await, 3 * n - 1);
             backend.release(&mine).await.expect("held");
-            assert_eq!(calls(&mut redis, "evalsha").await, 2 * n);
+            assert_eq!(calls(&mut redis, "evalsha").await, 3 * n);
         }
         for other in ["eval", "script|load", "script", "ping", "subscribe", "multi"] {
             assert_eq!(calls(&mut redis, other).await, 0, "{other}");

@@ -252,28 +252,3 @@ async fn list_is_ordered_bounded_and_literal() {
     })
     .await;
 }
-
-#[tokio::test]
-async fn memory_names_the_store_and_a_wipe_begins_another() {
-    limited(async {
-        let server = server(&[]).await;
-        let (backend, mut redis) = (server.backend().await, server.raw().await);
-        let mine = claim("k");
-        let first = acquired(&backend, &mine).await.memory.expect("known");
-        let other = server.backend().await;
-        let second = acquired(&other, &claim("other")).await.memory.expect("known");
-        assert_eq!(first.id, second.id);
-        let _: () = raw(&mut redis, &["FLUSHALL"]).await.expect("FLUSHALL");
-        let wiped = acquired(&backend, &mine).await.memory.expect("known");
-        assert_ne!(wiped.id, first.id);
-        // Born longer ago than the server runs: what it read back from disk may be older.
-        let born = format!("{}|5", HolderId::from_u128(7));
-        let _: () = raw(&mut redis, &["SET", "leaselock:born", &born]).await.expect("SET");
-        let old = acquired(&backend, &mine).await.memory.expect("known");
-        assert_eq!(old.id, 7);
-        assert!(old.age < Duration::from_secs(60), "{:?}", old.age);
-        let _: () = raw(&mut redis, &["SET", "leaselock:born", "?"]).await.expect("SET");
-        assert_eq!(acquired(&backend, &mine).await.memory, None);
-    })
-    .await;
-}

@@ -23,7 +23,8 @@ async fn a_user_with_the_documented_rights_is_enough() {
             let mine = claim("k");
             assert!(acquired(&backend, &mine).await.memory.is_some());
             let signal = backend.watch(&mine).await.expect("armed");
-            assert!(matches!(backend.renew(&mine).await, Ok(Renew::Renewed(_))));
+            let Ok(Renew::Renewed(lease)) = backend.renew(&mine).await else { panic!("held") };
+            assert!(lease.memory.is_some());
             assert!(backend.inspect(&mine.key).await.expect("redis").is_some());
             assert_eq!(backend.list("", None, 9).await.expect("redis").len(), 1);
             assert_eq!(backend.release(&mine).await.expect("redis"), Release::Released);
@@ -55,7 +56,7 @@ async fn fewer_rights_cost_what_they_are_for_and_no_more() {
         };
 
         let backend = connect("info").await;
-        assert_eq!(acquired(&backend, &claim("a")).await.memory, None);
+        assert!(acquired(&backend, &claim("a")).await.memory.is_some());
 
         let backend = connect("publish").await;
         let mine = claim("b");
@@ -106,13 +107,25 @@ async fn a_node_of_a_cluster_is_served_without_the_born_record() {
                 assert_eq!(acquired(&backend, &mine).await.memory, None);
                 assert!(matches!(backend.acquire(&claim(name)).await, Ok(Acquire::Contended(_))));
                 let signal = backend.watch(&mine).await.expect("armed");
-                assert!(matches!(backend.renew(&mine).await, Ok(Renew::Renewed(_))));
+                let Ok(Renew::Renewed(lease)) = backend.renew(&mine).await else { panic!("held") };
+                assert_eq!(lease.memory, None);
                 assert_eq!(backend.list(name, None, 9).await.expect("redis").len(), 1);
                 assert_eq!(backend.release(&mine).await.expect("redis"), Release::Released);
                 signal.await;
             }
             let info: String = raw(&mut redis, &["INFO", "errorstats"]).await.expect("INFO");
             assert!(info.contains("errorstat_CROSSSLOT:count=1"), "{info}");
+            // A renewal finds out as well.
+            let mine = claim("renewed");
+            acquired(&backend, &mine).await;
+            let fresh = server.backend().await;
+            for _ in 0..2 {
+                let Ok(Renew::Renewed(lease)) = fresh.renew(&mine).await else { panic!("held") };
+                assert_eq!(lease.memory, None);
+            }
+            let info: String = raw(&mut redis, &["INFO", "errorstats"]).await.expect("INFO");
+            assert!(info.contains("errorstat_CROSSSLOT:count=2"), "{info}");
+            assert_eq!(backend.release(&mine).await.expect("redis"), Release::Released);
         }
     })
     .await;

@@ -77,6 +77,10 @@ pub trait LockBackend: fmt::Debug + Send + Sync + 'static {
     async fn acquire(&self, claim: &Claim) -> Result<Acquire, BackendError>;
 
     /// Extends the holder's lease, and raises its token to `min_token` if that is larger.
+    ///
+    /// The lease that it answers tells the store's [`memory`](crate::Lease::memory) anew: a store
+    /// that has lost its data, and was then reached by a late acquire, holds a lease which stands,
+    /// but has not kept the holder's.
     async fn renew(&self, claim: &Claim) -> Result<Renew, BackendError>;
 
     /// Ends the holder's lease.

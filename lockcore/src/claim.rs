@@ -69,7 +69,9 @@ pub struct Lease {
     pub token: u64,
     /// How long the lease lives unrenewed: at least what was claimed.
     pub ttl: Duration,
-    /// How long the store has surely forgotten nothing; `None` where it cannot be known.
+    /// How long the store has surely forgotten nothing, as of this call. Acquire and renew both tell
+    /// it, with the same care. `None` is for a store that never knows: one that does, and cannot
+    /// find out at the moment, tells the age zero.
     pub memory: Option<StoreMemory>,
 }
 
@@ -91,7 +93,7 @@ impl Lease {
 /// How long a store has surely forgotten nothing.
 ///
 /// A quorum uses it to leave out a node that may have given its locks away, and to notice that
-/// the same store was listed twice.
+/// the same store was listed twice. Where it is `None`, whoever lists the store vouches for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct StoreMemory {

@@ -146,10 +146,14 @@ impl Store {
         self.standing(&claim.key, now).filter(|held| held.holder == claim.holder)
     }
 
+    fn memory(&self, now: Instant) -> StoreMemory {
+        StoreMemory::new(self.id, now.duration_since(self.born))
+    }
+
     fn acquire(&mut self, claim: &Claim) -> Acquire {
         let now = Instant::now();
         let ends = now + claim.ttl;
-        let memory = Some(StoreMemory::new(self.id, now.duration_since(self.born)));
+        let memory = Some(self.memory(now));
         if let Some(held) = self.standing(&claim.key, now) {
             if held.holder != claim.holder {
                 return Acquire::Contended(Contention::new(Some(held.ends - now)));
@@ -170,6 +174,7 @@ impl Store {
 
     fn renew(&mut self, claim: &Claim) -> Renew {
         let now = Instant::now();
+        let memory = Some(self.memory(now));
         let Some(held) = self.mine(claim, now) else {
             return Renew::NotHeld;
         };
@@ -177,7 +182,7 @@ impl Store {
         held.token = held.token.max(claim.min_token);
         let token = held.token;
         self.tokens.insert(claim.key.clone(), Counter { token, used: now });
-        Renew::Renewed(Lease::new(token, claim.ttl))
+        Renew::Renewed(Lease::new(token, claim.ttl).with_memory(memory))
     }
 
     fn release(&mut self, claim: &Claim) -> Release {

@@ -1,22 +1,22 @@
 -- Grants a lease if the key is free, or again if it is the holder's (laws L1, L2, L3, L5, L9).
 --
--- $1 key · $2 holder · $3 ttl in us · $4 least token · $5 label · $6 a new store id
+-- $1 key · $2 holder · $3 ttl in us · $4 least token · $5 a new store id · $6 label
 --
 -- One row:
 --   token    of the lease; null: nothing was granted
 --   format   of the record found under the key; null: none
 --   left_us  what was left of another's lease, where it was seen
---   born, age_us  the store's id, and how long it has been known
+--   born, age_us  of memory.sql
 --
 -- A key that is seen to be another's is not touched: no lock, no write, no wait. What is decided
 -- after a wait for the row's lock is computed after it, from the row as it is then: ON CONFLICT
 -- locks the row first, and clock_timestamp() runs on.
 WITH seen AS MATERIALIZED (
     SELECT format, holder, expires_at FROM {table} WHERE key = $1
-), took AS (
+), granted AS (
     INSERT INTO {table} AS lease (key, format, holder, token, expires_at, label)
     SELECT $1, 1, $2::uuid, greatest({now_us}, $4),
-        clock_timestamp() + $3 * interval '1 microsecond', $5
+        clock_timestamp() + $3 * interval '1 microsecond', $6
     WHERE NOT EXISTS (
         SELECT FROM seen
         WHERE format <> 1 OR holder <> $2::uuid AND expires_at > clock_timestamp()
@@ -40,19 +40,10 @@ WITH seen AS MATERIALIZED (
         OR lease.expires_at <= clock_timestamp()
     )
     RETURNING token
-), known AS MATERIALIZED (
-    SELECT holder, token FROM {table} WHERE key = '' AND format = 1
-), born AS (
-    INSERT INTO {table} (key, format, holder, token, expires_at, label)
-    SELECT '', 1, $6::uuid, {now_us}, 'epoch', ''
-    WHERE EXISTS (SELECT FROM took) AND NOT EXISTS (SELECT FROM known)
-    ON CONFLICT (key) DO NOTHING
-    RETURNING holder, token
-), memory AS (
-    SELECT holder, token FROM known UNION ALL SELECT holder, token FROM born
 )
+{memory}
 SELECT
-    (SELECT token FROM took) AS token,
+    (SELECT token FROM granted) AS token,
     (SELECT format FROM seen) AS format,
     (
         SELECT (extract(epoch FROM expires_at - clock_timestamp()) * 1000000)::bigint

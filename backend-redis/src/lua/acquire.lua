@@ -1,7 +1,7 @@
 -- Grants a lease if the key is free, or again if it is the holder's (laws L1, L2, L3, L5, L9).
 --
 -- KEYS  1 lease, 2 counter, 3 born record (left out where keys must share a cluster slot)
--- ARGV  1 holder, 2 ttl in ms, 3 least token, 4 retention in ms, 5 label, 6 a new store id
+-- ARGV  1 holder, 2 ttl in ms, 3 least token, 4 retention in ms, 5 a new store id, 6 label
 --
 -- {1, token, born record or '', now in us}   granted
 -- {0, ms left}                               another holder's
@@ -26,18 +26,8 @@ else
   token = math.max(last + 1, at, tonumber(ARGV[3]))
 end
 
-local born = ''
-if KEYS[3] then
-  local value, other = get(KEYS[3])
-  if value then
-    born = value
-  elseif not other then
-    born = ARGV[6] .. '|' .. text(at)
-    redis.call('SET', KEYS[3], born)
-  end
-end
-
+local since = born(KEYS[3], ARGV[5], at)
 remember(KEYS[2], math.max(token, last), at, ttl, retention)
-local label = held and held.label or ARGV[5]
+local label = held and held.label or ARGV[6]
 redis.call('SET', KEYS[1], '1|' .. ARGV[1] .. '|' .. text(token) .. '|' .. label, 'PX', text(ttl))
-return { 1, text(token), born, text(at) }
+return { 1, text(token), since, text(at) }

@@ -48,6 +48,18 @@ local function now()
   return time[1] * 1000000 + time[2]
 end
 
+-- The born record, written with a new id where there is none, as the first of all writes. '' where
+-- it is left out or something else is in its place.
+local function born(key, id, at)
+  if not key then return '' end
+  local value, foreign = get(key)
+  if value then return value end
+  if foreign then return '' end
+  local fresh = id .. '|' .. text(at)
+  redis.call('SET', key, fresh)
+  return fresh
+end
+
 -- Keeps a token until the lease has ended, the clock has passed it, and the retention is over.
 local function remember(key, token, at, ttl, retention)
   local ahead = math.max(0, math.ceil((token - at) / 1000))

@@ -23,8 +23,10 @@ cases! { "fencing";
     the_largest_floor_is_exact: "L5 L9";
     a_stale_holder_is_fenced_off: "L5";
     memory_is_one_and_grows: "L5";
+    renewals_tell_the_memory: "L5";
     rises_over_wipe: "L5", Needs::Faults(&[Fault::Wipe]);
     memory_is_another_after_a_wipe: "L5", Needs::Faults(&[Fault::Wipe]);
+    renewals_tell_of_a_wipe: "L5", Needs::Faults(&[Fault::Wipe]);
     rises_over_restart: "L5", Needs::Faults(&[Fault::Kill, Fault::Restart]);
 }
 
@@ -201,6 +203,32 @@ async fn memory_is_one_and_grows(cx: &Cx) -> Outcome {
     Ok(())
 }
 
+/// As an acquire does, whoever renews and whether the token is raised or not.
+async fn renewals_tell_the_memory(cx: &Cx) -> Outcome {
+    let claim = cx.claim();
+    let lease = cx.acquire(&cx.a, &claim).await?;
+    let Some(before) = lease.memory else {
+        cx.note("the store does not know");
+        return Ok(());
+    };
+    let raising = claim.clone().with_min_token(lease.token + 1);
+    let mut last = before;
+    for claim in [&claim, &raising, &claim] {
+        tokio::time::sleep(cx.ttl / 20).await;
+        let renewed = cx.renew(&cx.a, claim).await?.memory;
+        match renewed {
+            Some(memory) if memory.id == last.id && memory.age > last.age => last = memory,
+            _ => return Err(Failure::new(format!("{last:?}, then a renewal told {renewed:?}"))),
+        }
+    }
+    // This client has asked nothing before, and what it knows may be a second behind: see above.
+    let others = cx.renew(&cx.b, &claim).await?.memory;
+    let least = before.age.saturating_sub(Duration::from_secs(1));
+    let one = others.is_some_and(|others| others.id == before.id && others.age >= least);
+    ensure!(one, "{before:?}, and a renewal by another client told {others:?}");
+    Ok(())
+}
+
 async fn rises_over_wipe(cx: &Cx) -> Outcome {
     let mut last = 0;
     for _ in 0..3 {
@@ -230,6 +258,31 @@ async fn memory_is_another_after_a_wipe(cx: &Cx) -> Outcome {
     let most = wiped.elapsed();
     ensure!(after.id != before.id, "the same memory before and after a wipe: {before:?} {after:?}");
     ensure!(after.age <= most, "wiped {most:?} ago, and it claims to remember {:?}", after.age);
+    Ok(())
+}
+
+/// An acquire that comes late gives the holder a lease in a store that has forgotten the first. It
+/// stands, and is no sign that nobody else had the key in between.
+async fn renewals_tell_of_a_wipe(cx: &Cx) -> Outcome {
+    let claim = cx.claim();
+    let Some(before) = cx.acquire(&cx.a, &claim).await?.memory else {
+        cx.note("the store does not know");
+        return Ok(());
+    };
+    cx.renew(&cx.a, &claim).await?;
+    tokio::time::sleep(cx.ttl / 10).await;
+    cx.inflict(Fault::Wipe).await?;
+    let wiped = tokio::time::Instant::now();
+    // By another client, so that the one that renews has not heard of it.
+    cx.acquire(&cx.b, &claim).await?;
+    for renewal in ["the first", "the second"] {
+        let Some(after) = cx.renew(&cx.a, &claim).await?.memory else {
+            return Err(Failure::new(format!("{renewal} renewal after the wipe tells no memory")));
+        };
+        let most = wiped.elapsed();
+        ensure!(after.id != before.id, "{renewal} renewal after the wipe still tells {after:?}");
+        ensure!(after.age <= most, "wiped {most:?} ago, and {renewal} renewal tells {after:?}");
+    }
     Ok(())
 }
 

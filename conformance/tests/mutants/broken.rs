@@ -24,6 +24,8 @@ pub(crate) struct Broken {
     client: u64,
     /// Calls that were begun and neither ended nor cleaned up after.
     stuck: AtomicU64,
+    /// The memory at the first grant to this client.
+    told: Mutex<Option<StoreMemory>>,
 }
 
 #[derive(Debug)]
@@ -88,7 +90,13 @@ impl Broken {
             store.clients += 1;
             store.clients
         };
-        Self { flaw, store: store.clone(), client, stuck: AtomicU64::new(0) }
+        Self {
+            flaw,
+            store: store.clone(),
+            client,
+            stuck: AtomicU64::new(0),
+            told: Mutex::default(),
+        }
     }
 
     fn is(&self, flaw: Flaw) -> bool {
@@ -221,6 +229,20 @@ impl Broken {
         Some(StoreMemory::new(id, age))
     }
 
+    fn memory_when_renewed(&self, store: &Store) -> Option<StoreMemory> {
+        let memory = self.memory(store)?;
+        let told = self.told.lock().expect("unpoisoned").unwrap_or(memory);
+        match self.flaw {
+            Flaw::RenewTellsNoMemory => None,
+            Flaw::RenewTellsTheMemoryOfTheGrant => Some(told),
+            Flaw::RenewTellsTheIdOfTheGrant => Some(StoreMemory::new(told.id, memory.age)),
+            Flaw::RenewTellsAnAgeFromBeforeAWipe => {
+                Some(StoreMemory::new(memory.id, store.began.elapsed()))
+            }
+            _ => Some(memory),
+        }
+    }
+
     fn again(&self, store: &mut Store, claim: &Claim) -> Acquire {
         let (memory, ends) = (self.memory(store), self.ends(claim));
         let held = store.leases.get_mut(&claim.key).expect("just seen");
@@ -274,7 +296,10 @@ impl Broken {
         };
         store.tokens.insert(claim.key.clone(), token);
         store.leases.insert(claim.key.clone(), held);
-        Acquire::Acquired(Lease::new(token, self.granted(claim)).with_memory(self.memory(store)))
+        let memory = self.memory(store);
+        let mut told = self.told.lock().expect("unpoisoned");
+        *told = told.or(memory);
+        Acquire::Acquired(Lease::new(token, self.granted(claim)).with_memory(memory))
     }
 
     fn mine(&self, store: &Store, claim: &Claim, by_anyone: Flaw) -> bool {

@@ -105,7 +105,8 @@ impl LockBackend for Broken {
         if !self.is(Flaw::RaisesAreForgotten) {
             store.tokens.insert(claim.key.clone(), token);
         }
-        Ok(Renew::Renewed(Lease::new(token, self.granted(&claim))))
+        let memory = self.memory_when_renewed(store);
+        Ok(Renew::Renewed(Lease::new(token, self.granted(&claim)).with_memory(memory)))
     }
 
     async fn release(&self, claim: &Claim) -> Result<Release, BackendError> {
