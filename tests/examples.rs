@@ -112,6 +112,73 @@ fn counter_prints_a_table() {
 }
 
 #[test]
+fn switchover_moves_there_and_back_on_memory() {
+    let output = example("switchover", &["--json", "--back", "--stay", "1"]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    let report: Value = serde_json::from_slice(&output.stdout).expect("--json prints JSON");
+    assert_eq!(report["phases"], serde_json::json!(["old", "both", "new", "both", "old"]));
+    assert_eq!((&report["processes"], &report["overlaps"]), (&8.into(), &0.into()));
+    assert_eq!(report["tokens_fallen"], 0);
+    for phase in ["old", "both", "new"] {
+        assert!(report[format!("acquired_in_{phase}")].as_u64() > Some(20), "{report}");
+    }
+    let idle = report["idle_key_tokens"].as_array().expect("an array");
+    assert_eq!(idle.len(), 3, "old, new, old: {report}");
+    assert!(idle.is_sorted_by_key(|token| token.as_u64().expect("a token")));
+}
+
+#[test]
+fn switchover_says_what_is_safe() {
+    let output = example("switchover", &["--processes", "3", "--stay", "1"]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    for said in [
+        "Before the step to `both`:\nphase old: 3 processes",
+        "phase new cannot be entered: 3 in the way",
+        "phase `new` must not run while processes are in phase `old`: process ",
+        "Before the step to `new`:\nphase old: 0 processes\nphase both: 3 processes",
+        "phase old can be entered\nphase new can be entered",
+        "Arrived:\nphase old: 0 processes\nphase both: 0 processes\nphase new: 3 processes",
+        "\noverlaps              0\n",
+    ] {
+        assert!(stdout(&output).contains(said), "{said:?} in {}", stdout(&output));
+    }
+}
+
+#[test]
+fn switchover_refuses_what_it_cannot_do() {
+    let redis = "redis://:secret@127.0.0.1:1";
+    for (args, why) in [
+        (&["--old", redis][..], "name both stores"),
+        (&["--status"], "name both stores"),
+        (&["--old", redis, "--new", "memory://new"], "a memory store is in one process"),
+        (&["--processes", "1"], "--processes takes a number"),
+        (&["--stay", "0"], "--stay takes a number"),
+        (&["--back=yes"], "--back takes no value"),
+        (&["--old"], "--old needs a value"),
+        (&["--fast"], "no flag `--fast`"),
+        (&[redis], "other than flags"),
+    ] {
+        let output = example("switchover", args);
+        assert_eq!(output.status.code(), Some(2), "{args:?}");
+        assert!(stderr(&output).contains(why), "{args:?}: {}", stderr(&output));
+        assert!(!stderr(&output).contains("secret"), "{}", stderr(&output));
+    }
+}
+
+#[test]
+fn switchover_fails_without_its_stores() {
+    // Nothing listens on the port of the TCP multiplexer.
+    let url = "redis://127.0.0.1:1";
+    let (code, why) =
+        if cfg!(feature = "redis") { (1, "unavailable") } else { (2, "feature `redis`") };
+    for args in [&["--old", url, "--new", url][..], &["--status", "--old", url, "--new", url]] {
+        let output = example("switchover", args);
+        assert_eq!(output.status.code(), Some(code));
+        assert!(stderr(&output).contains(why), "{}", stderr(&output));
+    }
+}
+
+#[test]
 fn quickstart_comes_to_its_end() {
     let output = example("quickstart", &[]);
     assert!(output.status.success(), "{}", stderr(&output));

@@ -1,5 +1,6 @@
 //! What the tests of this package share. The tests need a store and the facade at once, or
-//! several processes: `counter`, `facade`, `faults`, `fences`, `moving`, `processes`.
+//! several processes: `counter`, `facade`, `faults`, `fences`, `moving`, `processes`,
+//! `switchover`.
 
 pub mod ahead;
 pub mod fence;
