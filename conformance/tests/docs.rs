@@ -76,6 +76,77 @@ fn every_case_that_is_named_exists() {
     assert!(named > 50, "only {named} cases are named, is the pattern right?");
 }
 
+/// The tests of a package that a text names, as in ``lockcore: `one`, `another` ``.
+fn named_tests<'a>(text: &'a str, package: &str) -> Vec<&'a str> {
+    let (mut names, begin) = (Vec::new(), format!("{package}: `"));
+    for (at, _) in text.match_indices(&begin) {
+        // Else it is the end of a longer name.
+        if text[..at].ends_with(|c: char| is_word(c) || c == '-') {
+            continue;
+        }
+        let mut rest = &text[at + begin.len()..];
+        while let Some((name, after)) = rest.split_once('`') {
+            names.push(name);
+            let after = after.strip_prefix(',').map(str::trim_start);
+            match after.and_then(|after| after.strip_prefix('`')) {
+                Some(next) => rest = next,
+                None => break,
+            }
+        }
+    }
+    names
+}
+
+/// All of a folder's Rust.
+fn source(folder: &Path) -> String {
+    let mut all = String::new();
+    for entry in fs::read_dir(folder).expect("a folder") {
+        let path = entry.expect("an entry").path();
+        let text = if path.is_dir() {
+            source(&path)
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            fs::read_to_string(&path).expect("text")
+        } else {
+            continue;
+        };
+        // A file or a folder is a module, or a test of its own.
+        let stem = path.file_stem().expect("a name").to_string_lossy();
+        all += &format!("mod {stem} {{\n{text}\n}}\n");
+    }
+    all
+}
+
+#[test]
+fn every_test_that_is_named_exists() {
+    let folders = [
+        ("integration", "integration"),
+        ("leaselock", ""),
+        ("lockcore", "lockcore"),
+        ("lockcore-combinators", "combinators"),
+        ("lockcore-etcd", "backend-etcd"),
+        ("lockcore-postgres", "backend-postgres"),
+        ("lockcore-redis", "backend-redis"),
+    ];
+    let (mut named, mut unknown) = (0, Vec::new());
+    for (package, folder) in folders {
+        let folder = root().join(folder);
+        let source = source(&folder.join("src")) + &source(&folder.join("tests"));
+        for (document, text) in documents() {
+            for name in named_tests(&text, package) {
+                named += 1;
+                let last = name.rsplit("::").next().unwrap_or(name);
+                // By itself, or made by a macro from its name.
+                let known = [format!("fn {last}("), format!("mod {last} "), format!(" {last}: ")];
+                if !known.iter().any(|known| source.contains(known)) {
+                    unknown.push(format!("{document}: {package}: {name}"));
+                }
+            }
+        }
+    }
+    assert!(unknown.is_empty(), "no such tests: {unknown:#?}");
+    assert!(named > 100, "only {named} tests are named, is the pattern right?");
+}
+
 #[test]
 fn the_laws_name_cases_of_their_own() {
     let laws: BTreeMap<_, _> = cases().map(|case| (case.name(), case.law())).collect();
