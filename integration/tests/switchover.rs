@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use integration::program::Program;
 use integration::store::{Kind, Store};
-use integration::{SLACK, limited};
+use integration::{SLACK, eventually, limited};
 use leaselock::{ErrorKind, LockBackend, LockGuard, LockManager, Phase, Status, Switchover};
 use lockcore_conformance::Fault;
 use serde_json::{Value, json};
@@ -167,6 +167,26 @@ async fn a_killed_process_is_waited_for() {
         assert!(after > 2 * MAX_TTL - SLACK / 2, "{after:?}");
         assert!(after < 3 * MAX_TTL + 2 * SLACK, "{after:?}");
         assert!(take(&both, "k").await.fencing_token() > token);
+    })
+    .await;
+}
+
+/// What is connected by URL cannot leave: it is registered until it is dropped, and a moment more.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dropped_connection_leaves_its_phase() {
+    limited(async {
+        let stores = Stores::start(Kind::Redis, Kind::Postgres).await;
+        let locks = stores.connect(Phase::Old).await.expect("nobody in the way");
+        let guard = take(&locks, "k").await;
+        drop(locks);
+        stores.connect(Phase::New).await.expect_err("its guard is there");
+        drop(guard);
+        let began = Instant::now();
+        eventually(async || stores.status().await.processes().is_empty()).await;
+        println!("dropped connection: it had left {:?} later", began.elapsed());
+        // It was not its end that was waited for.
+        assert!(began.elapsed() < 2 * MAX_TTL, "{:?}", began.elapsed());
+        stores.connect(Phase::New).await.expect("nobody in the way");
     })
     .await;
 }
