@@ -22,3 +22,8 @@ pub use lockcore_postgres as postgres;
 pub use lockcore_redis as redis;
 
 pub use crate::stores::{backend, connect};
+
+/// The blocks of a page that is no crate's documentation.
+#[cfg(doctest)]
+#[doc = include_str!("../docs/switching-stores.md")]
+struct SwitchingStores;
