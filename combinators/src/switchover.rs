@@ -84,7 +84,7 @@ struct Inner {
     both: Group,
     limits: Limits,
     registration: Registration,
-    /// Of the stores of the phase.
+    /// Of the store of an exclusive phase.
     ceilings: Vec<Ceiling>,
 }
 
@@ -131,12 +131,6 @@ impl Switchover {
     /// clone is dropped. Call it again to go on.
     pub async fn leave(&self) {
         self.inner.registration.leave().await;
-    }
-
-    /// What holds the locks of phase `Both`, without what comes after it.
-    #[cfg(test)]
-    pub(crate) fn both(&self) -> &Group {
-        &self.inner.both
     }
 
     /// The one store of an exclusive phase.

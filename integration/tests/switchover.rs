@@ -128,7 +128,7 @@ async fn an_operator_sees_who_is_in_the_way() {
         let locks = stores.connect(Phase::Both).await.expect("nobody in the way");
         let guard = take(&locks, "k").await;
         let said = stores.example(&["--status"]).await;
-        for line in ["phase both: 1 processes", "0 keys in the old store alone, 1 in both"] {
+        for line in ["phase both: 1 process\n", "0 keys in the old store alone, 1 in both"] {
             assert!(said.contains(line), "{line:?} in {said}");
         }
         guard.release().await.expect("held");

@@ -82,7 +82,9 @@ impl SwitchoverBuilder {
             Phase::Both => vec![old.clone(), new.clone()],
             Phase::New => vec![new.clone()],
         };
-        let ceilings: Vec<_> = stores.iter().cloned().map(Ceiling::of).collect();
+        // In `Both` each store's own counter of the key is as far as the other's.
+        let exclusive = stores.iter().filter(|_| phase != Phase::Both);
+        let ceilings: Vec<_> = exclusive.cloned().map(Ceiling::of).collect();
         let manager = |store: Arc<dyn LockBackend>| {
             let ttl = (limits.max_ttl * REGISTRATION).max(store.limits().min_ttl);
             if ttl > store.limits().max_ttl {

@@ -6,9 +6,9 @@
 //! store being left.
 //!
 //! Those cannot be known from a probe: a store may have a counter for each key. So each store
-//! remembers a *ceiling*, the token of a key of the switch's own, and no process answers a lease
-//! whose token is above the ceiling of a store that it is in. It raises the ceiling first, by far
-//! enough that this is seldom. There are a few such keys, so that nobody has to wait for a process
+//! remembers a *ceiling*, the token of a key of the switch's own, and no process in that store alone
+//! answers a lease whose token is above it. It raises the ceiling first, by far enough that this is
+//! seldom. There are a few such keys, so that nobody has to wait for a process
 //! that raises one as well, or died doing so; the greatest counts.
 
 use std::sync::Arc;

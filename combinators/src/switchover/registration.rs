@@ -39,7 +39,7 @@ pub(super) struct Registrar {
     pub(super) process: HolderId,
     /// The stores of its phase.
     pub(super) managers: Vec<LockManager>,
-    /// Of the stores of its phase.
+    /// Of the store of an exclusive phase.
     pub(super) ceilings: Vec<Ceiling>,
     /// What an exclusive phase looks at.
     pub(super) change: Option<Change>,

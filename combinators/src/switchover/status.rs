@@ -108,7 +108,7 @@ impl fmt::Display for Status {
         for phase in [Phase::Old, Phase::Both, Phase::New] {
             let there: Vec<_> =
                 self.processes.iter().filter(|process| process.phase == phase).collect();
-            writeln!(f, "phase {phase}: {} processes", there.len())?;
+            writeln!(f, "phase {phase}: {}", counted(there.len(), "process", "processes"))?;
             for process in there {
                 writeln!(f, "  {} (registered for {:.0?})", process.label, process.remaining)?;
             }
@@ -116,8 +116,8 @@ impl fmt::Display for Status {
         let only = |of: fn(&Held) -> bool| self.held.iter().filter(|held| of(held)).count();
         writeln!(
             f,
-            "held: {} keys in the old store alone, {} in both, {} in the new store alone",
-            only(|held| held.new.is_none()),
+            "held: {} in the old store alone, {} in both, {} in the new store alone",
+            counted(only(|held| held.new.is_none()), "key", "keys"),
             only(|held| held.old.is_some() && held.new.is_some()),
             only(|held| held.old.is_none()),
         )?;
@@ -143,4 +143,8 @@ async fn all(store: &dyn LockBackend) -> Result<Vec<LeaseInfo>, BackendError> {
             return Ok(all);
         }
     }
+}
+
+fn counted(count: usize, one: &str, more: &str) -> String {
+    format!("{count} {}", if count == 1 { one } else { more })
 }
