@@ -10,8 +10,9 @@ use crate::stores::part;
 
 /// A quorum of the stores at the hosts of a URL: each host with all else that the URL says.
 pub(crate) async fn quorum(nodes: &str) -> Result<Arc<dyn LockBackend>, Error> {
+    let (nodes, max_ttl) = max_ttl(nodes)?;
     let mut opening = tokio::task::JoinSet::new();
-    let urls = hosts(nodes)?;
+    let urls = hosts(&nodes)?;
     for (index, (_, url)) in urls.iter().enumerate() {
         let url = url.clone();
         opening.spawn(async move { (index, part(&url).await) });
@@ -24,6 +25,9 @@ pub(crate) async fn quorum(nodes: &str) -> Result<Arc<dyn LockBackend>, Error> {
         }
     }
     let mut builder = Quorum::builder();
+    if let Some(max_ttl) = max_ttl {
+        builder = builder.max_ttl(max_ttl);
+    }
     for ((host, _), store) in urls.into_iter().zip(stores) {
         if let Some(store) = store {
             builder = builder.node(host, store);
@@ -33,6 +37,22 @@ pub(crate) async fn quorum(nodes: &str) -> Result<Arc<dyn LockBackend>, Error> {
     // A majority must be there, and let us look.
     quorum.inspect(&LockKey::new("leaselock.quorum")?).await?;
     Ok(Arc::new(quorum))
+}
+
+/// The parameter of a URL that is the quorum's own, and the URL without it.
+fn max_ttl(url: &str) -> Result<(String, Option<Duration>), InvalidInput> {
+    let Some((before, query)) = url.split_once('?') else { return Ok((url.to_owned(), None)) };
+    let is_ours = |pair: &&str| pair.split('=').next() == Some("max_ttl_seconds");
+    let (ours, rest): (Vec<_>, Vec<_>) = query.split('&').partition(is_ours);
+    let value = match ours[..] {
+        [] => return Ok((url.to_owned(), None)),
+        [one] => one.split_once('=').and_then(|(_, value)| value.parse().ok()),
+        _ => None,
+    };
+    let seconds = value
+        .ok_or_else(|| InvalidInput::new("max_ttl_seconds of a quorum is a number, given once"))?;
+    let mark = if rest.is_empty() { "" } else { "?" };
+    Ok((format!("{before}{mark}{}", rest.join("&")), Some(Duration::from_secs(seconds))))
 }
 
 /// The hosts of a URL, each with a URL of its own.
@@ -59,7 +79,7 @@ fn hosts(url: &str) -> Result<Vec<(String, String)>, InvalidInput> {
 }
 
 /// A switch with the parameters of a URL.
-pub(crate) async fn switchover(query: &str) -> Result<Arc<dyn LockBackend>, Error> {
+pub(crate) async fn switchover(query: &str) -> Result<Switchover, Error> {
     let given = Given::parse(query)?;
     let (old, new) = tokio::join!(part(&given.old), part(&given.new));
     let mut builder = Switchover::builder(old?, new?, given.phase);
@@ -69,7 +89,10 @@ pub(crate) async fn switchover(query: &str) -> Result<Arc<dyn LockBackend>, Erro
     if let Some(max_ttl) = given.max_ttl {
         builder = builder.max_ttl(max_ttl);
     }
-    Ok(Arc::new(builder.start().await?))
+    if let Some(label) = given.label {
+        builder = builder.label(label);
+    }
+    builder.start().await
 }
 
 /// The parameters of a switch.
@@ -79,12 +102,14 @@ struct Given {
     phase: Phase,
     floor: Option<u64>,
     max_ttl: Option<Duration>,
+    label: Option<String>,
 }
 
 impl Given {
     /// No text of an error repeats a value: it may hold a password.
     fn parse(query: &str) -> Result<Self, InvalidInput> {
-        let (mut old, mut new, mut phase, mut floor, mut max_ttl) = (None, None, None, None, None);
+        let (mut old, mut new, mut phase) = (None, None, None);
+        let (mut floor, mut max_ttl, mut label) = (None, None, None);
         for pair in query.split('&') {
             let (name, value) = pair.split_once('=').ok_or_else(|| {
                 wrong("each of its parameters is a name and a value, with `=` between them")
@@ -99,11 +124,12 @@ impl Given {
                     phase.replace(known?).is_some()
                 }
                 "floor" => floor.replace(number()?).is_some(),
+                "label" => label.replace(value).is_some(),
                 "max_ttl_seconds" => max_ttl.replace(Duration::from_secs(number()?)).is_some(),
                 _ => {
                     return Err(wrong(
-                        "its parameters are old, new, phase, floor and max_ttl_seconds: an `&` in \
-                         a URL needs a percent-escape",
+                        "its parameters are old, new, phase, floor, label and max_ttl_seconds: an \
+                         `&` in a URL needs a percent-escape",
                     ));
                 }
             };
@@ -114,7 +140,7 @@ impl Given {
         let (Some(old), Some(new), Some(phase)) = (old, new, phase) else {
             return Err(wrong("old, new and phase are needed"));
         };
-        Ok(Self { old, new, phase, floor, max_ttl })
+        Ok(Self { old, new, phase, floor, max_ttl, label })
     }
 }
 
@@ -162,13 +188,33 @@ mod tests {
     }
 
     #[test]
+    fn a_quorum_has_a_parameter_of_its_own() {
+        for (url, rest, seconds) in [
+            ("redis://a,b,c/0", "redis://a,b,c/0", None),
+            ("redis://a,b,c?protocol=resp2", "redis://a,b,c?protocol=resp2", None),
+            ("redis://a,b,c?max_ttl_seconds=7", "redis://a,b,c", Some(7)),
+            ("redis://a,b,c?x=1&max_ttl_seconds=7&y=2", "redis://a,b,c?x=1&y=2", Some(7)),
+        ] {
+            let expected = (rest.to_owned(), seconds.map(Duration::from_secs));
+            assert_eq!(max_ttl(url), Ok(expected), "{url}");
+        }
+        for wrong in
+            ["max_ttl_seconds", "max_ttl_seconds=secret", "max_ttl_seconds=1&max_ttl_seconds=1"]
+        {
+            let error = max_ttl(&format!("redis://a,b,c?{wrong}")).expect_err(wrong).to_string();
+            assert!(!error.contains("secret"), "{error}");
+        }
+    }
+
+    #[test]
     fn switches_are_read() {
-        let query =
-            "old=redis%3A%2F%2Fh%3Fa%26b&new=memory://n&phase=both&floor=7&max_ttl_seconds=5";
+        let query = "old=redis%3A%2F%2Fh%3Fa%26b&new=memory://n&phase=both&floor=7&\
+                     max_ttl_seconds=5&label=web%201";
         let given = Given::parse(query).expect("valid");
         assert_eq!((given.old.as_str(), given.new.as_str()), ("redis://h?a&b", "memory://n"));
         assert_eq!((given.phase, given.floor), (Phase::Both, Some(7)));
         assert_eq!(given.max_ttl, Some(Duration::from_secs(5)));
+        assert_eq!(given.label.as_deref(), Some("web 1"));
         for wrong in [
             "",
             "old=a&new=b",
@@ -191,12 +237,16 @@ mod tests {
         let url = |phase: &str| {
             format!("switchover:?old=memory://combined-old&new=memory://combined-new&phase={phase}")
         };
-        let both = crate::connect(&url("both")).await?;
+        let switch = crate::switchover(&url("both")).await?;
+        let both = crate::LockManager::new(switch.clone());
         let _held = both.lock("k")?.acquire().await?;
+        assert_eq!(switch.status().await?.held().len(), 1);
         let new = crate::connect(&url("new")).await?;
         assert!(new.lock("k")?.try_acquire().await?.is_none());
         let error = crate::connect(&url("old")).await.expect_err("somebody is in the new phase");
         assert_eq!(error.kind(), lockcore::ErrorKind::Rejected);
+        let error = crate::switchover("memory:").await.expect_err("no switch");
+        assert_eq!(error.kind(), lockcore::ErrorKind::InvalidInput);
         Ok(())
     }
 }

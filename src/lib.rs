@@ -21,7 +21,7 @@ pub use lockcore_postgres as postgres;
 #[doc(inline)]
 pub use lockcore_redis as redis;
 
-pub use crate::stores::{backend, connect};
+pub use crate::stores::{backend, connect, switchover};
 
 /// The blocks of a page that is no crate's documentation.
 #[cfg(doctest)]

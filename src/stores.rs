@@ -5,6 +5,7 @@ use std::pin::Pin;
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
 use lockcore::{Error, ErrorKind, InvalidInput, LockBackend, LockManager, MemoryBackend};
+use lockcore_combinators::Switchover;
 
 use crate::combined;
 
@@ -20,8 +21,8 @@ use crate::combined;
 /// | `redis://`, `valkey://` | Redis or Valkey over TCP | `redis` |
 /// | `rediss://`, `valkeys://` | the same over TLS | `redis` |
 /// | `unix://`, `redis+unix://`, `valkey+unix://` | the same over a Unix socket | `redis` |
-/// | `quorum+redis://H1,H2,H3/0` | a [`Quorum`](crate::Quorum) of independent stores, one per host; also with the other schemes that have hosts | that of the scheme |
-/// | `switchover:?old=URL&new=URL&phase=both` | a [`Switchover`](crate::Switchover) from one store to another; the URLs percent-escaped | those of the URLs |
+/// | `quorum+redis://H1,H2,H3/0` | a [`Quorum`](crate::Quorum) of independent stores, one per host; also with the other schemes that have hosts; `max_ttl_seconds=60` may follow a `?` | that of the scheme |
+/// | `switchover:?old=URL&new=URL&phase=both` | a [`Switchover`] from one store to another, the URLs percent-escaped; `floor`, `label` and `max_ttl_seconds` may follow | those of the URLs |
 ///
 /// For other settings, build the manager: `LockManager::builder(backend(url).await?)`.
 ///
@@ -83,7 +84,41 @@ pub async fn backend(url: &str) -> Result<Arc<dyn LockBackend>, Error> {
         Store::Memory(Some(name)) => Ok(Arc::new(memory_named(name))),
         Store::Served(open) => (open.connect)(url).await,
         Store::Quorum(nodes) => combined::quorum(nodes).await,
+        Store::Switchover(query) => Ok(Arc::new(combined::switchover(query).await?)),
+    }
+}
+
+/// The switch that a `switchover:` URL names, for programs that end or look at it: the registration
+/// of this process is taken back by [`leave`](Switchover::leave), and
+/// [`status`](Switchover::status) says who is where.
+///
+/// # Errors
+///
+/// Those of [`connect`]; [`ErrorKind::InvalidInput`] for a URL of anything else.
+///
+/// # Cancel safety
+///
+/// Cancel safe: a registration that was made is taken back.
+///
+/// # Examples
+///
+/// ```
+/// use leaselock::LockManager;
+///
+/// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+/// # async fn main() -> Result<(), leaselock::Error> {
+/// let url = "switchover:?old=memory://from&new=memory://to&phase=both&label=web-1";
+/// let switch = leaselock::switchover(url).await?;
+/// let locks = LockManager::new(switch.clone());
+/// locks.lock("reports/daily")?.acquire().await?.release().await?;
+/// switch.leave().await;
+/// # Ok(())
+/// # }
+/// ```
+pub async fn switchover(url: &str) -> Result<Switchover, Error> {
+    match Store::of(url)? {
         Store::Switchover(query) => combined::switchover(query).await,
+        _ => Err(InvalidInput::new("this is not the URL of a switch: `switchover:?…`").into()),
     }
 }
 
