@@ -147,7 +147,7 @@ const FAMILIES: [Family; 3] = [
         #[cfg(feature = "etcd")]
         open: Some(Open {
             connect: |url| {
-                Box::pin(async { Ok(shared(lockcore_etcd::EtcdBackend::connect(url).await?)) })
+                Box::pin(async move { Ok(shared(lockcore_etcd::EtcdBackend::connect(url).await?)) })
             },
             build: |url| Ok(shared(lockcore_etcd::EtcdBackend::builder(url).build()?)),
         }),
@@ -160,7 +160,7 @@ const FAMILIES: [Family; 3] = [
         #[cfg(feature = "postgres")]
         open: Some(Open {
             connect: |url| {
-                Box::pin(async {
+                Box::pin(async move {
                     Ok(shared(lockcore_postgres::PostgresBackend::connect(url).await?))
                 })
             },
@@ -175,7 +175,9 @@ const FAMILIES: [Family; 3] = [
         #[cfg(feature = "redis")]
         open: Some(Open {
             connect: |url| {
-                Box::pin(async { Ok(shared(lockcore_redis::RedisBackend::connect(url).await?)) })
+                Box::pin(
+                    async move { Ok(shared(lockcore_redis::RedisBackend::connect(url).await?)) },
+                )
             },
             build: |url| Ok(shared(lockcore_redis::RedisBackend::builder(url).build()?)),
         }),
