@@ -1,7 +1,8 @@
 //! What the tests of this package share. The tests need a store and the facade at once, or
-//! several processes: `counter`, `facade`, `faults`, `fences`, `processes`.
+//! several processes: `counter`, `facade`, `faults`, `fences`, `processes`, `quorum_nodes`.
 
 pub mod fence;
+pub mod nodes;
 pub mod program;
 pub mod store;
 
