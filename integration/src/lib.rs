@@ -5,6 +5,7 @@ pub mod fence;
 pub mod nodes;
 pub mod program;
 pub mod store;
+pub mod storm;
 
 use std::error::Error;
 use std::fmt::Write;

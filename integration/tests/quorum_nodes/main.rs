@@ -1,9 +1,11 @@
 //! Quorums of real Redis nodes, of which some fail.
 
+mod blows;
 mod down;
 mod errors;
 mod hung;
 mod rounds;
+mod storm;
 mod votes;
 
 use std::error::Error;
