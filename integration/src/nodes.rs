@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use leaselock::redis::RedisBackend;
 use leaselock::redis::redis::aio::MultiplexedConnection;
-use leaselock::{Acquire, Claim, HolderId, LockBackend, LockKey, Quorum};
+use leaselock::{Acquire, Claim, HolderId, LockBackend, LockKey, Quorum, QuorumBuilder};
 use lockcore_conformance::Fault;
 use lockcore_conformance::servers::{RedisOptions, RedisServer};
 use tokio::task::JoinSet;
@@ -150,12 +150,21 @@ impl Nodes {
 /// If it cannot be made.
 #[must_use]
 pub fn quorum(urls: &[String], max_ttl: Duration) -> Quorum {
+    builder(urls, max_ttl).build().expect("a quorum")
+}
+
+/// Settings for such a quorum.
+///
+/// # Panics
+///
+/// If a URL is none.
+pub fn builder(urls: &[String], max_ttl: Duration) -> QuorumBuilder {
     let mut builder = Quorum::builder().max_ttl(max_ttl);
     for url in urls {
         let host = url.trim_start_matches("redis://").trim_end_matches('/');
         builder = builder.node(host, RedisBackend::builder(url).build().expect("a URL"));
     }
-    builder.build().expect("a quorum")
+    builder
 }
 
 /// A lease as its record says.
