@@ -16,6 +16,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout};
 
 use crate::flaw::{Flaw, flawed};
+use crate::silence::Silence;
 
 /// What a store is asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,6 +64,7 @@ impl fmt::Debug for Node {
 pub(crate) struct Calls {
     nodes: Arc<[Node]>,
     holders: Arc<Mutex<Holders>>,
+    silence: Arc<Silence>,
 }
 
 #[derive(Debug, Default)]
@@ -86,13 +88,15 @@ struct Known {
     under_way: usize,
     /// It is spent, and its caller knows.
     over: bool,
-    /// Nobody asks about it after this.
+    /// When it was first heard of, and when nobody asks about it any more.
+    began: Instant,
     until: Instant,
 }
 
 impl Calls {
     pub(crate) fn new(nodes: Vec<Node>) -> Self {
-        Self { nodes: nodes.into(), holders: Arc::default() }
+        let silence = Arc::new(Silence::new(nodes.len()));
+        Self { nodes: nodes.into(), holders: Arc::default(), silence }
     }
 
     pub(crate) fn nodes(&self) -> &[Node] {
@@ -113,20 +117,27 @@ impl Calls {
         Some(Talk { calls: self.clone(), holder: claim.holder, asked, agreed })
     }
 
-    /// Releases everywhere, for a caller who does not ask as this holder again.
+    /// Whether a store has answered nothing to anybody since `began`, and been asked before.
+    pub(crate) fn is_silent(&self, node: usize, began: Instant) -> bool {
+        self.silence.since_before(node, began)
+    }
+
+    /// Releases everywhere, for a caller who does not ask as this holder again. When that began
+    /// to ask.
     pub(crate) fn release(
         &self,
         claim: &Claim,
         limit: Duration,
         replies: &mpsc::UnboundedSender<Reply>,
-    ) {
-        let queued = {
+    ) -> Instant {
+        let (began, queued) = {
             let mut holders = self.holders();
             let known = holders.of(claim, self.nodes.len());
             (known.spent, known.over) = (true, true);
-            self.queue_releases(known, claim.holder)
+            (known.began, self.queue_releases(known, claim.holder))
         };
         self.send_all(queued, claim, limit, replies);
+        began
     }
 
     fn queue_releases(&self, known: &mut Known, holder: HolderId) -> Vec<Queued> {
@@ -167,18 +178,22 @@ impl Calls {
     ) {
         let Queued { node, before, ended, under_way } = queued;
         let Some(store) = self.nodes.get(node).cloned() else { return };
-        let replies = replies.clone();
+        let (replies, silence) = (replies.clone(), self.silence.clone());
         tokio::spawn(async move {
             if let Some(before) = before.filter(|_| !flawed(Flaw::NoOrder)) {
                 // Ended is ended, however.
                 let _ = before.await;
             }
             let asked = Instant::now();
+            silence.asked(node, asked);
             // A store that panics has answered nothing, and must not be waited for.
             let call = tokio::spawn(async move { ask(&*store.backend, verb, &claim, limit).await });
             let answer = call.await.unwrap_or_else(|error| {
                 Answer::Failed(BackendError::ambiguous(format!("its task ended: {error}")))
             });
+            if !matches!(answer, Answer::Failed(_)) {
+                silence.heard(node);
+            }
             let _ = ended.send(());
             drop(under_way);
             let _ = replies.send(Reply { node, verb, asked, answer });
@@ -221,6 +236,7 @@ impl Holders {
             agreed: 0,
             under_way: 0,
             over: false,
+            began: now,
             until: now,
         });
         // Whoever asks again does so while its lease may stand, or soon.

@@ -253,7 +253,7 @@ impl Group {
     pub(crate) async fn release(&self, claim: &Claim) -> Result<Release, BackendError> {
         self.limits.check(claim)?;
         let (sender, mut replies) = mpsc::unbounded_channel();
-        self.calls.release(claim, self.limit(claim), &sender);
+        let asked = self.calls.release(claim, self.limit(claim), &sender);
         drop(sender);
         let nodes = self.calls.nodes().len();
         let (mut released, mut not_held, began) = (0, 0, Instant::now());
@@ -284,6 +284,13 @@ impl Group {
                 // later.
                 let took = began.elapsed().max(Duration::from_millis(1));
                 end = answer.map(|_| Instant::now() + took);
+            }
+            // One that is hung is no little later, and would cost everybody that time.
+            let comes = |(node, stand): (usize, &Stand)| {
+                matches!(stand, Stand::Asked) && !self.calls.is_silent(node, asked)
+            };
+            if answer.is_some() && !stands.iter().enumerate().any(comes) {
+                break;
             }
         }
         if let Some(answer) = answer {

@@ -10,6 +10,7 @@ mod group;
 mod model;
 mod proposals;
 mod quorum;
+mod silence;
 mod switchover;
 
 pub use crate::group::{NoAgreement, NodeState};

@@ -1,11 +1,13 @@
 //! What the tests of this package share. The tests need a store and the facade at once, or
 //! several processes: `counter`, `facade`, `faults`, `fences`, `moving`, `processes`,
-//! `switchover`.
+//! `quorum_nodes`, `switchover`.
 
 pub mod ahead;
 pub mod fence;
+pub mod nodes;
 pub mod program;
 pub mod store;
+pub mod storm;
 
 use std::error::Error;
 use std::fmt::Write;

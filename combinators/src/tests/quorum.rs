@@ -85,22 +85,44 @@ async fn rounds_are_counted() {
     }
 }
 
-/// With one hung node of five, acquiring takes exactly as long.
+/// With one hung node of five, acquiring takes exactly as long, and so does releasing once it has
+/// missed a call.
 #[tokio::test(start_paused = true)]
 async fn a_hung_node_adds_nothing() {
     let mut took = Vec::new();
     for mood in [Mood::Well, Mood::Paused] {
         let (quorum, nodes) = quorum(5).await;
         nodes[0].be(mood);
-        let mut all = Duration::ZERO;
-        for _ in 0..50 {
+        let mut all = [Duration::ZERO; 3];
+        for n in 0..50 {
             let asked = claim();
-            all += elapsed(acquired(&quorum, &asked)).await.0;
-            quorum.release(&asked).await.expect("held");
+            all[0] += elapsed(acquired(&quorum, &asked)).await.0;
+            let (took, released) = elapsed(quorum.release(&asked)).await;
+            released.expect("held");
+            all[if n == 0 { 1 } else { 2 }] += took;
         }
         took.push(all);
     }
-    assert_eq!(took[0], took[1]);
+    let [acquired, first, released] = took[0];
+    assert_eq!(took[1], [acquired, 2 * first, released]);
+}
+
+/// It is waited for again as soon as it has answered.
+#[tokio::test(start_paused = true)]
+async fn a_release_waits_for_a_slow_node_and_not_for_a_hung_one() {
+    let (quorum, nodes) = quorum(3).await;
+    let mut took = Vec::new();
+    for mood in [Mood::Well, Mood::Paused, Mood::Paused, Mood::Well] {
+        nodes[2].be(mood);
+        nodes[2].delays(0, 7, 7);
+        let asked = claim();
+        acquired(&quorum, &asked).await;
+        sleep(10 * MS).await;
+        took.push(elapsed(quorum.release(&asked)).await.0);
+        sleep(2 * LIMIT).await;
+        assert_eq!(holding(&nodes, &asked), 0);
+    }
+    assert_eq!(took, [14 * MS, 20 * MS, 10 * MS, 14 * MS]);
 }
 
 /// Another holder's lease in the same store between two answers is seen by equality alone.

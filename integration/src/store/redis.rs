@@ -36,7 +36,7 @@ pub async fn ask<T: FromRedisValue>(
 /// # Panics
 ///
 /// If it does not say.
-pub(super) async fn requests(url: &str) -> u64 {
+pub async fn requests(url: &str) -> u64 {
     let info: String =
         ask(&mut connection(url).await, &["INFO", "commandstats"]).await.expect("INFO");
     let counts = ["eval", "evalsha", "fcall"].map(|command| {
@@ -65,7 +65,7 @@ pub(super) async fn is_watched(url: &str, key: &str) -> bool {
 /// # Panics
 ///
 /// If the server does not say.
-pub(super) async fn leases(url: &str) -> Vec<String> {
+pub async fn leases(url: &str) -> Vec<String> {
     let mut connection = connection(url).await;
     let (mut cursor, mut all) = ("0".to_owned(), Vec::new());
     loop {

@@ -3,6 +3,7 @@
 
 mod etcd;
 mod postgres;
+mod quorum;
 mod redis;
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener as Listener};

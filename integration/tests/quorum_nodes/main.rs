@@ -1,0 +1,35 @@
+//! Quorums of real Redis nodes, of which some fail.
+
+mod blows;
+mod down;
+mod errors;
+mod hung;
+mod rounds;
+mod storm;
+mod votes;
+
+use std::error::Error;
+use std::time::Duration;
+
+use integration::limited;
+use integration::nodes::Nodes;
+use leaselock::{Claim, HolderId, LockKey, NoAgreement};
+
+/// The longest ttl of these quorums, and so how long a node does not count that began lately.
+const MAX_TTL: Duration = Duration::from_secs(3);
+
+fn claim(key: &str, ttl: Duration) -> Claim {
+    Claim::new(LockKey::new(key).expect("a key"), HolderId::random(), ttl)
+}
+
+/// What each node said.
+fn said<'a>(error: &'a (dyn Error + 'static)) -> &'a NoAgreement {
+    error.source().and_then(|source| source.downcast_ref()).expect("each node's word")
+}
+
+/// The middle, and the one that 99 of 100 are not above.
+fn middle_and_p99(took: &[Duration]) -> (Duration, Duration) {
+    let mut took = took.to_vec();
+    took.sort_unstable();
+    (took[took.len() / 2], took[took.len() * 99 / 100])
+}
