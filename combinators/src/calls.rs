@@ -86,11 +86,26 @@ struct Known {
     agreed: u64,
     /// Calls to stores and conversations that have not ended.
     under_way: usize,
+    /// What its attempt that was taken back comes to, for who asks again meanwhile.
+    verdict: Verdict,
     /// It is spent, and its caller knows.
     over: bool,
     /// When it was first heard of, and when nobody asks about it any more.
     began: Instant,
     until: Instant,
+}
+
+/// What is answered to an attempt.
+pub(crate) type Said = Result<Acquire, BackendError>;
+
+/// What an attempt that was taken back comes to.
+#[derive(Debug)]
+enum Verdict {
+    Nothing,
+    /// It is being taken back. Whoever is first to ask again waits for it.
+    Coming(Option<oneshot::Sender<Said>>),
+    /// Its caller had gone, and has not been told.
+    Said(Said),
 }
 
 impl Calls {
@@ -120,6 +135,25 @@ impl Calls {
     /// Whether a store has answered nothing to anybody since `began`, and been asked before.
     pub(crate) fn is_silent(&self, node: usize, began: Instant) -> bool {
         self.silence.since_before(node, began)
+    }
+
+    /// What to answer to a holder that asks again after it was taken back: its caller had stopped
+    /// waiting. `None`: there is nothing to say.
+    pub(crate) async fn verdict(&self, holder: HolderId) -> Option<Said> {
+        let coming = {
+            let mut holders = self.holders();
+            let known = holders.known.get_mut(&holder)?;
+            match std::mem::replace(&mut known.verdict, Verdict::Nothing) {
+                Verdict::Nothing => return None,
+                Verdict::Said(said) => return Some(said),
+                Verdict::Coming(_) => {
+                    let (sender, coming) = oneshot::channel();
+                    known.verdict = Verdict::Coming(Some(sender));
+                    coming
+                }
+            }
+        };
+        coming.await.ok()
     }
 
     /// Releases everywhere, for a caller who does not ask as this holder again. When that began
@@ -232,6 +266,7 @@ impl Holders {
         let known = self.known.entry(claim.holder).or_insert_with(|| Known {
             last: std::iter::repeat_with(|| None).take(nodes).collect(),
             spent: false,
+            verdict: Verdict::Nothing,
             asked: 0,
             agreed: 0,
             under_way: 0,
@@ -335,16 +370,32 @@ impl Talk {
                 return false;
             }
             known.spent = true;
+            known.verdict = Verdict::Coming(None);
             self.calls.queue_releases(known, self.holder)
         };
         self.calls.send_all(queued, claim, limit, replies);
         true
     }
 
-    /// The caller knows that the holder is spent: it can be forgotten.
-    pub(crate) fn over(&self) {
-        if let Some(known) = self.calls.holders().known.get_mut(&self.holder) {
-            known.over = known.spent;
+    /// The holder was taken back, and this is what its attempt comes to. When the caller, or one who
+    /// has asked again, knows, the holder can be forgotten.
+    pub(crate) fn conclude(&self, said: Said, caller: oneshot::Sender<Said>) {
+        let mut holders = self.calls.holders();
+        let Some(known) = holders.known.get_mut(&self.holder) else { return };
+        let again = match std::mem::replace(&mut known.verdict, Verdict::Nothing) {
+            Verdict::Coming(again) => again,
+            Verdict::Nothing | Verdict::Said(_) => None,
+        };
+        let untold = match caller.send(said) {
+            Ok(()) => None,
+            Err(said) => match again {
+                Some(again) => again.send(said).err(),
+                None => Some(said),
+            },
+        };
+        known.over = untold.is_none();
+        if let Some(said) = untold {
+            known.verdict = Verdict::Said(said);
         }
     }
 }

@@ -79,9 +79,9 @@ impl Group {
         self.limits.check(claim)?;
         let floor = self.proposals.next(claim.min_token, self.limits.max_token);
         let Some(ballot) = self.open(Verb::Acquire, claim.clone().with_min_token(floor)) else {
-            return Err(BackendError::unavailable(
-                "an earlier attempt of this holder was taken back: the next is another holder's",
-            ));
+            return self.calls.verdict(claim.holder).await.unwrap_or_else(|| {
+                Err(BackendError::unavailable("this holder was released: the next is another"))
+            });
         };
         let (sender, answer) = oneshot::channel();
         tokio::spawn(self.clone().acquiring(claim.clone(), ballot, sender));
@@ -136,9 +136,7 @@ impl Group {
         };
         released(held, releases).await;
         // What is answered now is definite: the next attempt is another holder's.
-        if answer.send(said).is_ok() {
-            ballot.talk.over();
-        }
+        ballot.talk.conclude(said, answer);
     }
 
     /// What is answered without a majority.

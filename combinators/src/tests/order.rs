@@ -162,3 +162,26 @@ fn a_runtime_that_has_ended_does_not_hang_anybody() {
     assert!(matches!(release, std::task::Poll::Ready(Err(_))), "{release:?}");
     assert_eq!(quorum.0.calls.holders_known(), 0);
 }
+
+/// Whoever stopped waiting for an attempt that failed is told why when it asks again.
+#[tokio::test(start_paused = true)]
+async fn asking_again_after_a_roll_back_tells_why() {
+    for after in [LIMIT / 2, LIMIT + 5 * MS, LIMIT * 4] {
+        let (quorum, nodes) = quorum(3).await;
+        nodes[0].be(Mood::Paused);
+        nodes[1].be(Mood::Paused);
+        let asked = claim();
+        let waited = timeout(after.min(LIMIT + 5 * MS), quorum.acquire(&asked)).await;
+        assert!(waited.is_err(), "after {after:?}");
+        sleep(after.saturating_sub(LIMIT + 5 * MS)).await;
+        let error = quorum.acquire(&asked).await.expect_err("two of three are paused");
+        assert!(matches!(error, BackendError::Unavailable(_)), "{error:?}");
+        assert!(said(&error).contains("n0: the outcome is unknown"), "{error}");
+        let released = quorum.release(&asked).await;
+        assert!(released.is_err(), "{released:?}");
+        nodes[0].be(Mood::Well);
+        nodes[1].be(Mood::Well);
+        sleep(LIMIT).await;
+        assert_eq!(quorum.0.calls.holders_known(), 0);
+    }
+}
