@@ -31,7 +31,7 @@ pub(crate) struct Fleet {
     new: String,
     random: Rng,
     members: Vec<Member>,
-    /// Where most of them move to.
+    /// Where they are on their way to.
     forward: bool,
     ways: usize,
     taken: Arc<AtomicUsize>,
@@ -90,40 +90,45 @@ impl Fleet {
         self.taken.load(Ordering::Relaxed)
     }
 
-    /// One process goes to another phase, after a while.
+    /// All go to the neighbouring phase on their way, one by one, in any order; some go back once
+    /// more, and some are deployed anew where they are.
     pub(crate) async fn step(&mut self) {
-        sleep(Duration::from_millis(self.random.u64(..150))).await;
-        let end = if self.forward { 2 } else { 0 };
-        if self.members.iter().all(|member| member.phase == end) {
+        let from = self.members[0].phase;
+        let to = if self.forward { from + 1 } else { from - 1 };
+        let mut left: Vec<_> = (0..PROCESSES).collect();
+        self.random.shuffle(&mut left);
+        while let Some(number) = left.pop() {
+            sleep(Duration::from_millis(self.random.u64(..150))).await;
+            let stays = self.random.usize(..12) == 0;
+            self.redeploy(number, if stays { from } else { to }).await;
+            if stays {
+                left.insert(0, number);
+            }
+            let other = self.random.usize(..PROCESSES);
+            if self.random.usize(..12) == 0 && !left.contains(&other) {
+                self.redeploy(other, from).await;
+                left.insert(0, other);
+            }
+        }
+        if to != 1 {
             self.forward = !self.forward;
             self.ways += 1;
         }
-        let number = self.random.usize(..PROCESSES);
-        let phase = self.members[number].phase;
-        // Most go forward, some back, some are deployed anew where they are.
-        let next = match self.random.usize(..8) {
-            0 => phase,
-            1 if self.forward => phase.saturating_sub(1),
-            1 => (phase + 1).min(2),
-            _ if self.forward => (phase + 1).min(2),
-            _ => phase.saturating_sub(1),
-        };
-        let member = self.members.remove(number);
-        self.stop(member).await;
-        let member = self.enter(number, next).await;
-        self.members.insert(number, member);
     }
 
-    /// Enters a phase, or stays between the stores if somebody is, or was lately, in the opposite
-    /// one.
-    async fn enter(&mut self, number: usize, phase: usize) -> Member {
-        for phase in [phase, 1, 1, 1] {
-            if let Some(member) = self.begin(number, phase).await {
-                return member;
+    /// Ends a process and starts another in its place, as soon as that is let in: those who were
+    /// killed in the opposite phase are waited for.
+    async fn redeploy(&mut self, number: usize, phase: usize) {
+        let last = self.members.remove(number);
+        self.stop(last).await;
+        let member = loop {
+            match self.begin(number, phase).await {
+                Some(member) => break member,
+                None => self.all.refused += 1,
             }
-            self.all.refused += 1;
-        }
-        panic!("phase both is open to everybody");
+            sleep(Duration::from_millis(500)).await;
+        };
+        self.members.insert(number, member);
     }
 
     async fn begin(&mut self, number: usize, phase: usize) -> Option<Member> {
