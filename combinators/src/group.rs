@@ -272,7 +272,10 @@ impl Group {
             if let Some(slot) = stands.get_mut(reply.node) {
                 *slot = stand;
             }
-            if answer.is_none() {
+            // Where a lease in a single store is shown, and keeps others out, each must have
+            // answered.
+            let enough = self.seen == self.need || released + not_held == nodes;
+            if answer.is_none() && enough {
                 answer = if released >= self.need {
                     Some(Release::Released)
                 } else {
