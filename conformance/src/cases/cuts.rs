@@ -121,7 +121,7 @@ async fn cut_anywhere(
 async fn prepare(cx: &Cx, verb: Verb, claim: &Claim) -> Outcome {
     if verb != Verb::Acquire {
         let mut long = claim.clone();
-        long.ttl = cx.ttl * 30;
+        long.ttl = cx.long();
         cx.acquire(&cx.a, &long).await?;
     }
     Ok(())

@@ -167,7 +167,7 @@ async fn labels(cx: &Cx) -> Outcome {
 async fn lists(cx: &Cx) -> Outcome {
     let names = ["/a", "/a/b", "/ab", "/b"];
     let mut long = cx.claim();
-    long.ttl = cx.ttl * 30;
+    long.ttl = cx.long();
     for name in names {
         long.key = cx.key_with(name);
         cx.acquire(&cx.a, &long).await?;

@@ -57,7 +57,7 @@ async fn an_acquire_arrives_after_another_took_the_key(cx: &Cx) -> Outcome {
     held_back(&wire, wire.client.acquire(&claim)).await?;
     ensure_matches!(cx.a.release(&claim).await?, Release::NotHeld, "the acquire is under way");
     let mut other = cx.claim();
-    other.ttl = cx.ttl * 30;
+    other.ttl = cx.long();
     let lease = cx.acquire(&cx.b, &other).await?;
     arrive(cx, &wire).await;
     cx.stands(&other, &lease).await?;
@@ -69,23 +69,23 @@ async fn an_older_renew_arrives_after_a_newer_one(cx: &Cx) -> Outcome {
     let lease = cx.acquire(&wire.client, &older).await?;
     held_back(&wire, wire.client.renew(&older)).await?;
     let mut newer = older.clone().with_min_token(lease.token + 10);
-    newer.ttl = cx.ttl * 30;
+    newer.ttl = cx.long();
     let raised = cx.renew(&cx.a, &newer).await?;
     arrive(cx, &wire).await;
     cx.stands(&older, &raised).await?;
     let left = cx.sight().await?.map(|info| info.remaining);
-    ensure!(left.is_some_and(|left| left > cx.ttl * 10), "renewed for {:?}: {left:?}", newer.ttl);
+    ensure!(left.is_some_and(|left| left > cx.long() / 2), "renewed for {:?}: {left:?}", newer.ttl);
     cx.release(&cx.a, &older).await
 }
 
 async fn a_release_arrives_after_another_took_the_key(cx: &Cx) -> Outcome {
     let (wire, mut claim) = (Wire::new(cx).await?, cx.claim());
-    claim.ttl = cx.ttl * 30;
+    claim.ttl = cx.long();
     cx.acquire(&wire.client, &claim).await?;
     held_back(&wire, wire.client.release(&claim)).await?;
     cx.release(&cx.a, &claim).await?;
     let mut other = cx.claim();
-    other.ttl = cx.ttl * 30;
+    other.ttl = cx.long();
     let lease = cx.acquire(&cx.b, &other).await?;
     arrive(cx, &wire).await;
     cx.stands(&other, &lease).await?;

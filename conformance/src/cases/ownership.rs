@@ -227,7 +227,7 @@ async fn keys_do_not_meet(cx: &Cx) -> Outcome {
     for key in keys.map(Ok).chain(others) {
         let mut claim = cx.claim_on(&key?);
         // None of them must end before all are looked at.
-        claim.ttl = cx.ttl * 30;
+        claim.ttl = cx.long();
         let lease = cx.acquire(&cx.a, &claim).await?;
         held.push((claim, lease));
     }

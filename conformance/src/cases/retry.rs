@@ -134,13 +134,13 @@ async fn renew_arrives_late(cx: &Cx) -> Outcome {
     let claim = cx.claim();
     let lease = cx.acquire(&cx.a, &claim).await?;
     let mut newer = claim.clone().with_min_token(lease.token + 10);
-    newer.ttl = cx.ttl * 5;
+    newer.ttl = cx.long();
     let raised = cx.renew(&cx.a, &newer).await?;
     cx.renew(&cx.b, &claim).await?;
     cx.stands(&claim, &raised).await?;
     let remaining = cx.sight().await?.map(|info| info.remaining);
     ensure!(
-        remaining.is_some_and(|left| left > cx.ttl * 2),
+        remaining.is_some_and(|left| left > cx.long() / 2),
         "renewed for {:?}, {remaining:?} are left after a late one",
         newer.ttl
     );
@@ -260,10 +260,9 @@ async fn core_sends_a_lost_release_again(cx: &Cx) -> Outcome {
 /// What may have been granted is not left to its ttl.
 async fn core_releases_before_it_gives_up(cx: &Cx) -> Outcome {
     let store = faulty(cx);
-    let ttl = cx.hold_ttl() * 10;
     let locks = cx
         .manager(store.clone())
-        .ttl(ttl)
+        .ttl(cx.long())
         .request_timeout(cx.hold_ttl() / 10)
         .retry_for(cx.hold_ttl() / 10)
         .build()?;

@@ -144,7 +144,8 @@ async fn a_cut_connection_heals(cx: &Cx) -> Outcome {
 async fn a_lost_acquire_answer_is_recognised(cx: &Cx) -> Outcome {
     for then in [Then::Cut, Then::Go] {
         let wire = Wire::new(cx).await?;
-        let (ttl, soon) = (cx.hold_ttl() * 20, cx.hold_ttl() * 3);
+        let ttl = cx.long();
+        let soon = (cx.hold_ttl() * 3).min(ttl / 2);
         let locks = cx.manager(wire.client.clone()).ttl(ttl).request_timeout(cx.hold_ttl() / 6);
         let locks = locks.build()?;
         wire.each(|proxy| proxy.swallow_next(Direction::ToClient, then));
@@ -190,7 +191,7 @@ async fn a_lost_acquire_meets_another(cx: &Cx) -> Outcome {
             other => return Err(Failure::new(format!("{then:?}: a lost request: {other:?}"))),
         }
         let mut other = cx.claim();
-        other.ttl = cx.ttl * 30;
+        other.ttl = cx.long();
         let lease = cx.acquire(&cx.b, &other).await?;
         wire.heal();
         let answer = until_answered(cx, || wire.client.acquire(&late)).await?;
@@ -295,7 +296,7 @@ async fn a_slow_wire_works(cx: &Cx) -> Outcome {
 async fn a_cut_while_waiting_is_survived(cx: &Cx) -> Outcome {
     let wire = Wire::new(cx).await?;
     let mut holder = cx.claim();
-    holder.ttl = cx.ttl * 60;
+    holder.ttl = cx.long();
     cx.acquire(&cx.a, &holder).await?;
     let locks = cx.manager(wire.client.clone()).poll_floor(Duration::from_secs(2)).build()?;
     let lock = locks.lock(&cx.key)?;
@@ -318,7 +319,7 @@ async fn a_cut_while_waiting_is_survived(cx: &Cx) -> Outcome {
 async fn a_deaf_wire_delays_and_no_more(cx: &Cx) -> Outcome {
     let wire = Wire::new(cx).await?;
     let mut holder = cx.claim();
-    holder.ttl = cx.ttl * 60;
+    holder.ttl = cx.long();
     cx.acquire(&cx.a, &holder).await?;
     let locks = cx.manager(wire.client.clone()).poll_floor(Duration::from_secs(1)).build()?;
     let lock = locks.lock(&cx.key)?;
