@@ -167,7 +167,7 @@ async fn a_lease_is_not_its_neighbours(cx: &Cx) -> Outcome {
     cx.until_free(cx.ttl + cx.a.limits().expiry_lag + cx.slack()).await?;
     let info = cx.b.inspect(&long.key).await?;
     ensure!(
-        info.as_ref().is_some_and(|info| info.token == lease.token),
+        info.as_ref().is_some_and(|info| cx.same_token(info.token, lease.token)),
         "the longer lease went with its neighbour's: {info:?}"
     );
     Ok(())

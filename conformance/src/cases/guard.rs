@@ -211,7 +211,7 @@ async fn the_label_is_shown(cx: &Cx) -> Outcome {
     ensure!(
         info.as_ref().is_some_and(|info| info.label == "nightly report"
             && info.holder == guard.holder()
-            && info.token == guard.fencing_token()),
+            && cx.same_token(info.token, guard.fencing_token())),
         "{info:?}"
     );
     guard.release().await?;

@@ -27,7 +27,7 @@ async fn inspect_shows_the_lease(cx: &Cx) -> Outcome {
         let right = info.as_ref().is_some_and(|info| {
             info.key == cx.key
                 && info.holder == claim.holder
-                && info.token == lease.token
+                && cx.same_token(info.token, lease.token)
                 && info.label == "host:42"
                 && !info.remaining.is_zero()
                 && info.remaining <= lease.ttl
@@ -101,7 +101,7 @@ async fn list_shows_what_stands(cx: &Cx) -> Outcome {
     };
     let right = info.key == held.key
         && info.holder == held.holder
-        && info.token == lease.token
+        && cx.same_token(info.token, lease.token)
         && info.label == "me"
         && info.remaining <= lease.ttl;
     ensure!(right, "{lease:?} is listed as {info:?}");
