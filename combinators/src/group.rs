@@ -20,6 +20,7 @@ use crate::ballot::{Ballot, Outcome, Rules, Stand};
 use crate::calls::{Answer, Calls, Reply, Verb};
 use crate::flaw::{Flaw, flawed};
 use crate::proposals::Proposals;
+use crate::quorum::max_token;
 
 /// How often in a row a majority that others hold is taken for a split vote.
 const SPLITS: u32 = 4;
@@ -69,7 +70,7 @@ impl Group {
             },
             limit: self.limit(&claim),
             max_ttl: self.limits.max_ttl,
-            max_token: self.limits.max_token,
+            max_token: max_token(self.calls.nodes()),
             in_order: self.in_order && verb == Verb::Acquire,
         };
         Some(Ballot::open(talk, verb, claim, rules))
@@ -272,7 +273,10 @@ impl Group {
             if let Some(slot) = stands.get_mut(reply.node) {
                 *slot = stand;
             }
-            if answer.is_none() {
+            // Where a lease in a single store is shown, and keeps others out, each must have
+            // answered.
+            let enough = self.seen == self.need || released + not_held == nodes;
+            if answer.is_none() && enough {
                 answer = if released >= self.need {
                     Some(Release::Released)
                 } else {

@@ -13,6 +13,11 @@ use crate::group::Group;
 
 const MAX_TTL: Duration = Duration::from_secs(60);
 
+/// What the largest floor is below that of the stores. Tokens are agreed on by floors: above the
+/// largest there would be no agreement between stores that count in different ways. This is room
+/// for as many leases, or so many microseconds, beyond it.
+const ROOM: u64 = 1 << 40;
+
 /// A lock held by a majority of independent stores of any kinds: it survives the loss of a
 /// minority of them.
 ///
@@ -113,7 +118,12 @@ impl QuorumBuilder {
     }
 }
 
-/// What all of the stores take.
+/// The largest floor that all of the stores take.
+pub(crate) fn max_token(nodes: &[Node]) -> u64 {
+    nodes.iter().map(|node| node.backend.limits().max_token).min().unwrap_or_default()
+}
+
+/// What all of the stores take, and can agree on.
 pub(crate) fn limits(nodes: &[Node], max_ttl: Duration) -> Result<Limits, InvalidInput> {
     let all = || nodes.iter().map(|node| node.backend.limits());
     let min_ttl = all().map(|limits| limits.min_ttl).max().unwrap_or_default();
@@ -124,7 +134,8 @@ pub(crate) fn limits(nodes: &[Node], max_ttl: Duration) -> Result<Limits, Invali
         )));
     }
     let lag = all().map(|limits| limits.expiry_lag).max().unwrap_or_default();
-    let max_token = all().map(|limits| limits.max_token).min().unwrap_or_default();
+    let max_token = max_token(nodes);
+    let max_token = max_token - ROOM.min(max_token / 2);
     Ok(Limits::new(min_ttl, max_ttl).with_expiry_lag(lag).with_max_token(max_token))
 }
 

@@ -153,6 +153,7 @@ pub(crate) trait Store: Send + Sync {
         at: &'a [SocketAddr],
     ) -> Pending<'a, Result<Arc<dyn LockBackend>, BoxError>>;
     fn endpoints(&self) -> Vec<SocketAddr>;
+    fn combined(&self) -> bool;
     fn inflict(&self, fault: Fault) -> Pending<'_, bool>;
     fn fixture(&self) -> Pending<'_, Result<Option<Arc<dyn LockBackend>>, BoxError>>;
 }
@@ -197,7 +198,7 @@ impl Cx {
             async || Ok::<_, BoxError>(recorded(store.connect(&endpoints).await?, &history));
         let (a, b) = (client().await?, client().await?);
         let limits = a.limits();
-        let ttl = Duration::from_secs(1).max(limits.min_ttl);
+        let ttl = Duration::from_secs(1).max(limits.min_ttl).min(limits.max_ttl);
         let key = LockKey::new(format!("conformance/{}", HolderId::random()))?;
         let (notes, began) = (Mutex::default(), Instant::now());
         let cx = Self { store, clock, a, b, key, ttl, seed, history, notes, began };
@@ -282,6 +283,12 @@ impl Cx {
         Claim::new(key.clone(), HolderId::random(), self.ttl)
     }
 
+    /// The ttl of a lease that is to outlive whatever a case does: many times [`Cx::ttl`], unless
+    /// the store takes none so long.
+    pub(crate) fn long(&self) -> Duration {
+        (self.ttl * 60).min(self.a.limits().max_ttl)
+    }
+
     /// Settings of a manager for a store that may be busy: short enough for cases to end soon,
     /// long enough not to lose a lock for no reason.
     pub(crate) fn manager(&self, backend: impl LockBackend) -> ManagerBuilder {
@@ -290,7 +297,8 @@ impl Cx {
 
     /// The ttl of [`Cx::manager`]'s locks.
     pub(crate) fn hold_ttl(&self) -> Duration {
-        Duration::from_secs(3).max(self.a.limits().min_ttl)
+        let limits = self.a.limits();
+        Duration::from_secs(3).max(limits.min_ttl).min(limits.max_ttl)
     }
 }
 

@@ -53,6 +53,14 @@ pub trait Harness: Sized + Send + Sync + 'static {
         async { Ok(None) }
     }
 
+    /// Whether the backend is made of several stores, each of which may fail alone. Some laws have
+    /// a form of their own for these: an attempt that some stores did not answer may be given up,
+    /// with [`BackendError::Unavailable`](lockcore::BackendError), and leave a lease in others
+    /// that counts for nothing and ends with its ttl.
+    fn combined(&self) -> bool {
+        false
+    }
+
     /// Whether a release is signalled to those who watch. `false`: waiters poll, and the cases
     /// about signals are reported as not applicable.
     fn signals(&self) -> bool {

@@ -203,6 +203,10 @@ impl<H: Harness> Store for Shared<H> {
         self.harness.endpoints()
     }
 
+    fn combined(&self) -> bool {
+        self.harness.combined()
+    }
+
     fn inflict(&self, fault: Fault) -> Pending<'_, bool> {
         if self.clock == Clock::Paused {
             return Box::pin(self.harness.inflict(fault));

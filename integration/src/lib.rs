@@ -1,6 +1,7 @@
 //! What the tests of this package share. The tests need a store and the facade at once, or
 //! several processes: `counter`, `facade`, `faults`, `fences`, `moving`, `processes`,
-//! `quorum_nodes`, `switchover`.
+//! `quorum_nodes`, `switchover`; and the conformance suite on several stores at once,
+//! `combinations`.
 
 pub mod ahead;
 pub mod fence;

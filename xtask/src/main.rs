@@ -1,6 +1,7 @@
 //! The commands of this repository: `cargo xtask help`.
 
 mod debian;
+mod demands;
 mod engine;
 mod image;
 mod json;

@@ -1,5 +1,9 @@
 //! The stores that the tests run on, and where their servers are found. All of it is data.
 
+use std::fmt;
+
+use crate::summary::Run;
+
 /// A store that the tests run on.
 #[derive(Debug)]
 pub(crate) struct Store {
@@ -109,6 +113,54 @@ pub(crate) const PGBOUNCER_PROGRAMS: [(&str, Programs); 2] = [
         },
     ),
 ];
+
+/// A combination of stores that the tests run on.
+#[derive(Debug)]
+pub(crate) struct Combination {
+    /// What conformance reports begin with, without the versions.
+    pub(crate) stores: &'static str,
+    /// What comes first behind that.
+    pub(crate) how: &'static str,
+}
+
+const fn quorum(stores: &'static str) -> Combination {
+    Combination { stores, how: "memory vouched for" }
+}
+
+const fn both(stores: &'static str) -> Combination {
+    Combination { stores, how: "phase both" }
+}
+
+pub(crate) const COMBINATIONS: [Combination; 10] = [
+    quorum("Quorum of Redis, Redis, Redis"),
+    quorum("Quorum of Redis, etcd, Postgres"),
+    both("Switchover from Redis to etcd"),
+    both("Switchover from Redis to Postgres"),
+    both("Switchover from etcd to Redis"),
+    both("Switchover from etcd to Postgres"),
+    both("Switchover from Postgres to Redis"),
+    both("Switchover from Postgres to etcd"),
+    Combination { stores: "Switchover from Redis to Postgres", how: "phase old" },
+    Combination { stores: "Switchover from Redis to Postgres", how: "phase new" },
+];
+
+impl Combination {
+    /// Whether it is a run on this combination.
+    pub(crate) fn is(&self, run: &Run) -> bool {
+        let others = STORES.iter().flat_map(|store| {
+            let names = store.names.iter();
+            names.map(|&name| (name, store.names[0]))
+        });
+        let stores = others.fold(run.name.clone(), |name, (own, first)| name.replace(own, first));
+        stores == self.stores && run.origin.split("; ").next() == Some(self.how)
+    }
+}
+
+impl fmt::Display for Combination {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({})", self.stores, self.how)
+    }
+}
 
 /// What building needs beside Rust.
 pub(crate) const C: Programs =

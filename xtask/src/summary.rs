@@ -40,7 +40,7 @@ pub(crate) struct Run {
 impl Run {
     /// Whether it is a run on this store, as the suite names it: `NAME VERSION (ORIGIN)`.
     pub(crate) fn is_of(&self, store: &str) -> bool {
-        parts(store) == (&*self.name, &*self.version, &*self.origin)
+        parts(store) == (self.name.clone(), self.version.clone(), &*self.origin)
     }
 }
 
@@ -71,29 +71,44 @@ fn run(line: &str) -> Option<Run> {
     let mut number = || fields.next()?.parse().ok();
     let (passed, failed, not_applicable) = (number()?, number()?, number()?);
     let (name, version, origin) = parts(about);
-    Some(Run {
-        name: name.to_owned(),
-        version: version.to_owned(),
-        origin: origin.to_owned(),
-        passed,
-        failed,
-        not_applicable,
-    })
+    Some(Run { name, version, origin: origin.to_owned(), passed, failed, not_applicable })
 }
 
 /// `NAME VERSION (ORIGIN)`, of which the last two may be missing.
-fn parts(about: &str) -> (&str, &str, &str) {
+fn parts(about: &str) -> (String, String, &str) {
     let (name, origin) = match about.split_once(" (") {
         Some((name, origin)) => (name, origin.strip_suffix(')').unwrap_or(origin)),
         None => (about, ""),
     };
-    // All from the first number on is the version: `1.18.0 before Postgres 15.20`.
-    let is_number =
-        |&(at, _): &(usize, &str)| name[at + 1..].starts_with(|c: char| c.is_ascii_digit());
-    match name.match_indices(' ').find(is_number) {
-        Some((at, _)) => (&name[..at], &name[at + 1..], origin),
-        None => (name, "", origin),
+    if ["Quorum ", "Switchover "].iter().any(|what| name.starts_with(what)) {
+        let (names, versions) = combined(name);
+        return (names, versions, origin);
     }
+    // All from the first number on is the version: `1.18.0 before Postgres 15.20`.
+    match name.match_indices(' ').find(|&(at, _)| is_number(&name[at + 1..])) {
+        Some((at, _)) => (name[..at].to_owned(), name[at + 1..].to_owned(), origin),
+        None => (name.to_owned(), String::new(), origin),
+    }
+}
+
+fn is_number(word: &str) -> bool {
+    word.starts_with(|c: char| c.is_ascii_digit())
+}
+
+/// The names and the versions of `Quorum of Redis 7.0.15, etcd 3.4.23, …`.
+fn combined(stores: &str) -> (String, String) {
+    let (mut names, mut versions) = (String::new(), Vec::new());
+    for word in stores.split(' ') {
+        let version = word.trim_end_matches(',');
+        if is_number(word) {
+            versions.push(version);
+            names += &word[version.len()..];
+        } else {
+            names += if names.is_empty() { "" } else { " " };
+            names += word;
+        }
+    }
+    (names, versions.join(", "))
 }
 
 /// The runs as a table.
@@ -167,6 +182,17 @@ mod tests {
         assert_eq!(both[0].name, "PgBouncer");
         assert_eq!(both[0].version, "1.18.0 before Postgres 15.20");
         assert!(super::runs("Redis\t1\t2\n").is_err());
+    }
+
+    #[test]
+    fn a_combination_has_the_versions_of_its_stores() {
+        let about = "Quorum of Redis 7.0.15, etcd 3.4.23, Postgres 15.20 (a; b)";
+        let run = &runs(&format!("{about}\t1\t0\t0\n")).unwrap()[0];
+        assert_eq!(run.name, "Quorum of Redis, etcd, Postgres");
+        assert_eq!((&*run.version, &*run.origin), ("7.0.15, 3.4.23, 15.20", "a; b"));
+        assert!(run.is_of(about) && !run.is_of("Quorum of Redis 7.0.15 (a; b)"));
+        let run = &runs("Switchover from etcd 3.4.23 to Postgres 15.20\t1\t0\t0\n").unwrap()[0];
+        assert_eq!(run.name, "Switchover from etcd to Postgres");
     }
 
     #[test]

@@ -6,11 +6,11 @@ use std::process::Stdio;
 use std::time::Instant;
 
 use crate::Result;
+use crate::demands::{missing, spared};
 use crate::processes::{cargo, shown};
-use crate::report::{NO_SIGNALS, Records, Report};
+use crate::report::Records;
 use crate::servers::{Plan, Source, prepare};
-use crate::stores::{PGBOUNCER, STORES};
-use crate::summary::{Run, Table, Tests};
+use crate::summary::{Table, Tests};
 use crate::workspace::{Package, packages};
 
 /// The packages that do other things without their features.
@@ -147,41 +147,9 @@ fn features(packages: &[Package], engine: bool) -> String {
     all.join(",")
 }
 
-/// The stores that the suite should have run on and has not.
-fn missing(runs: &[Run]) -> Vec<&'static str> {
-    let has_run = |names: &[&str]| runs.iter().any(|run| names.contains(&run.name.as_str()));
-    ours().filter(|names| !has_run(names)).map(|names| names[0]).collect()
-}
-
-/// The names of each store of ours.
-fn ours() -> impl Iterator<Item = &'static [&'static str]> {
-    STORES.iter().map(|store| store.names).chain([&[PGBOUNCER][..]])
-}
-
-/// The stores of ours on which a case could not be run: something that the suite needs is broken.
-/// But a server that was named by the environment is lent, and not to be broken for a test.
-fn spared<'a>(runs: &'a [Run], reports: &[Report]) -> Vec<&'a str> {
-    let ours = |run: &&Run| ours().any(|names| names.contains(&run.name.as_str()));
-    let lent = |run: &Run| run.origin.contains("LOCKCORE_TEST_");
-    let spared = runs.iter().filter(ours).filter(|run| run.not_applicable > 0 && !lent(run));
-    let spared = spared.filter(|run| !is_all_about_signals(run, reports));
-    spared.map(|run| run.name.as_str()).collect()
-}
-
-/// Whether it is through PgBouncer, and nothing was left out but the cases about signals: they
-/// belong to connections, and there is none of one's own.
-fn is_all_about_signals(run: &Run, reports: &[Report]) -> bool {
-    let reports = reports.iter().filter(|report| run.is_of(&report.store));
-    let reasons: Vec<_> = reports.flat_map(|report| &report.not_applicable).collect();
-    run.name == PGBOUNCER
-        && reasons.len() as u64 == run.not_applicable
-        && reasons.iter().all(|reason| *reason == NO_SIGNALS)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::summary::runs;
 
     #[test]
     fn options_are_read() {
@@ -204,40 +172,5 @@ mod tests {
         }];
         assert_eq!(features(&packages, false), "lockcore-conformance/x");
         assert!(features(&packages, true).contains(CONTAINERS));
-    }
-
-    #[test]
-    fn a_store_that_was_not_run_is_missed() {
-        assert_eq!(missing(&[]), ["Redis", "etcd", "Postgres", "PgBouncer"]);
-        let all = "Valkey 8.1 (x)\t1\t0\t0\netcd 3.4 (x)\t1\t0\t0\nPostgres 15 (x)\t1\t0\t0\n";
-        assert_eq!(missing(&runs(all).unwrap()), ["PgBouncer"]);
-    }
-
-    #[test]
-    fn a_case_that_was_not_applicable_to_a_store_of_ours_is_noticed() {
-        let own = runs("Redis 8.0 (x)\t1\t0\t1\nmemory 1.0 (y)\t1\t0\t5\n").unwrap();
-        assert_eq!(spared(&own, &[]), ["Redis"]);
-        let lent = runs("Redis 8.0 (address from LOCKCORE_TEST_REDIS_URL)\t1\t0\t1\n").unwrap();
-        assert_eq!(spared(&lent, &[]), [""; 0]);
-    }
-
-    #[test]
-    fn behind_pgbouncer_signals_may_be_missing_and_nothing_else() {
-        let about = "PgBouncer 1.18.0 before Postgres 15.20 (x)";
-        let behind = runs(&format!("{about}\t60\t0\t2\n")).unwrap();
-        let report = |store: &str, reasons: &[&str]| Report {
-            store: store.to_owned(),
-            limits: None,
-            not_applicable: reasons.iter().map(|&reason| reason.to_owned()).collect(),
-        };
-        let signals = report(about, &[NO_SIGNALS, NO_SIGNALS]);
-        assert_eq!(spared(&behind, &[signals]), [""; 0]);
-        assert_eq!(spared(&behind, &[]), ["PgBouncer"]);
-        assert_eq!(spared(&behind, &[report(about, &[NO_SIGNALS])]), ["PgBouncer"]);
-        assert_eq!(spared(&behind, &[report(about, &[NO_SIGNALS, "no server"])]), ["PgBouncer"]);
-        // In front of Postgres alone nothing may be missing.
-        let alone = runs("Postgres 15.20 (x)\t60\t0\t2\n").unwrap();
-        let signals = report("Postgres 15.20 (x)", &[NO_SIGNALS, NO_SIGNALS]);
-        assert_eq!(spared(&alone, &[signals]), ["Postgres"]);
     }
 }

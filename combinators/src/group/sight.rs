@@ -8,27 +8,36 @@ use std::time::Duration;
 
 use lockcore::{BackendError, HolderId, LeaseInfo, LockBackend, LockKey};
 use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::error::copy;
-use super::{Group, NoAgreement};
+use super::{Group, NoAgreement, before};
 use crate::ballot::Stand;
 
 /// How long a store may take to show what it holds.
 const LIMIT: Duration = Duration::from_secs(1);
 
-/// How many keys of each store are looked at a time, at least.
+/// How many keys of each store are looked at a time: many for those that the others do not show,
+/// and so few that each can show them in time.
 const PAGE: usize = 100;
 
 /// What each store has shown, or why not.
 pub(super) type Sights<T> = Vec<Result<T, BackendError>>;
+
+/// Whether the answers so far will do.
+pub(super) enum Enough {
+    No,
+    /// The rest is waited for as long again as these took.
+    Nearly,
+    Yes,
+}
 
 impl Group {
     /// Asks every store, until what was heard is enough. Who has not answered has failed.
     pub(super) async fn ask<T, F>(
         &self,
         question: impl Fn(Arc<dyn LockBackend>) -> F,
-        enough: impl Fn(&Sights<T>) -> bool,
+        enough: impl Fn(&Sights<T>) -> Enough,
     ) -> Sights<T>
     where
         T: Send + 'static,
@@ -47,13 +56,19 @@ impl Group {
         let unheard = || Err(BackendError::unavailable("no answer yet"));
         let mut sights: Vec<_> =
             std::iter::repeat_with(unheard).take(self.calls.nodes().len()).collect();
-        while let Some(answer) = asking.join_next().await {
+        let (began, mut end) = (Instant::now(), None);
+        while let Some(answer) = before(end, asking.join_next()).await {
             if let Ok((index, answer)) = answer
                 && let Some(sight) = sights.get_mut(index)
             {
                 *sight = answer;
-                if enough(&sights) {
-                    break;
+                match enough(&sights) {
+                    Enough::Yes => break,
+                    Enough::Nearly => {
+                        let took = began.elapsed().max(Duration::from_millis(1));
+                        end.get_or_insert_with(|| Instant::now() + took);
+                    }
+                    Enough::No => {}
                 }
             }
         }
@@ -61,11 +76,12 @@ impl Group {
     }
 
     pub(crate) async fn inspect(&self, key: &LockKey) -> Result<Option<LeaseInfo>, BackendError> {
-        // One hung store must not keep the others' answer back.
+        // One hung store must not keep the others' answer back. But one that is as fast as they
+        // knows the lease's end where another of them has not heard of its renewal yet.
         let sights = self.inspect_all(key, |sights| match self.shown(sights) {
-            Shown::Lease { agreed, .. } => agreed && self.seen == self.need,
-            Shown::Nothing => true,
-            Shown::Unclear(_) => false,
+            Shown::Lease { agreed: true, .. } if self.seen == self.need => Enough::Nearly,
+            Shown::Nothing => Enough::Yes,
+            Shown::Lease { .. } | Shown::Unclear(_) => Enough::No,
         });
         let sights = sights.await;
         match self.shown(&sights) {
@@ -79,7 +95,7 @@ impl Group {
     pub(super) async fn inspect_all(
         &self,
         key: &LockKey,
-        enough: impl Fn(&Sights<Option<LeaseInfo>>) -> bool,
+        enough: impl Fn(&Sights<Option<LeaseInfo>>) -> Enough,
     ) -> Sights<Option<LeaseInfo>> {
         let question = |backend: Arc<dyn LockBackend>| {
             let key = key.clone();
@@ -128,21 +144,20 @@ impl Group {
         limit: usize,
     ) -> Result<Vec<LeaseInfo>, BackendError> {
         let (mut found, mut after) = (Vec::new(), after.cloned());
-        let page = limit.max(PAGE);
         while found.len() < limit {
             let (prefix, from) = (prefix.to_owned(), after.clone());
             let question = |backend: Arc<dyn LockBackend>| {
                 let (prefix, from) = (prefix.clone(), from.clone());
-                async move { backend.list(&prefix, from.as_ref(), page).await }
+                async move { backend.list(&prefix, from.as_ref(), PAGE).await }
             };
-            let sights = self.ask(question, |_| false).await;
+            let sights = self.ask(question, |_| Enough::No).await;
             let failed = sights.iter().filter(|sight| sight.is_err()).count();
             if failed >= self.seen {
                 return Err(self.unclear(&sights));
             }
             // Beyond the last key of a full page there may be more that it does not show.
             let pages = || sights.iter().filter_map(|sight| sight.as_ref().ok());
-            let full = pages().filter(|infos| infos.len() >= page);
+            let full = pages().filter(|infos| infos.len() >= PAGE);
             let horizon = full.filter_map(|infos| infos.last()).map(|info| &info.key).min();
             let keys: BTreeSet<_> = pages().flatten().map(|info| &info.key).collect();
             for key in keys {

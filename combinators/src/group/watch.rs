@@ -3,11 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use lockcore::{BackendError, Claim, LockBackend, LockKey, ReleaseSignal};
+use lockcore::{BackendError, Claim, LeaseInfo, LockBackend, LockKey, ReleaseSignal};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
+use super::sight::{Enough, Sights};
 use super::{Group, NoAgreement};
 use crate::ballot::Stand;
 use crate::flaw::{Flaw, flawed};
@@ -76,8 +77,11 @@ impl Group {
 
     /// Whether a store shows somebody's lease; asking is what settles a doubt.
     async fn is_held(&self, key: &LockKey) -> bool {
-        let held = |sight: &Result<Option<_>, _>| matches!(sight, Ok(Some(_)));
-        self.inspect_all(key, |sights| sights.iter().any(held)).await.iter().any(held)
+        let any_held = |sights: &Sights<Option<LeaseInfo>>| {
+            sights.iter().any(|sight| matches!(sight, Ok(Some(_))))
+        };
+        let enough = |sights: &_| if any_held(sights) { Enough::Yes } else { Enough::No };
+        any_held(&self.inspect_all(key, enough).await)
     }
 }
 

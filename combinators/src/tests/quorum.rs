@@ -197,3 +197,29 @@ async fn quorums_of_quorums() {
         guard.release().await.expect("held");
     }
 }
+
+/// Stores that count in different ways agree beyond the largest floor as well.
+#[tokio::test(start_paused = true)]
+async fn tokens_are_agreed_on_beyond_the_largest_floor() {
+    let kinds = [Tokens::PerKey, Tokens::Revision, Tokens::Revision];
+    let nodes = kinds.map(Node::new);
+    sleep(MAX_TTL).await;
+    let quorum = over(&nodes);
+    let mut last = quorum.limits().max_token;
+    let asked = claim().with_min_token(last);
+    assert_eq!(acquired(&quorum, &asked).await.token, last);
+    quorum.release(&asked).await.expect("all are well");
+    for _ in 0..3 {
+        // They go on by one, two and three.
+        for (n, node) in nodes.iter().enumerate() {
+            for other in 0..n {
+                node.store.acquire(&claim_on(&format!("{other}")));
+            }
+        }
+        let asked = claim();
+        let lease = acquired(&quorum, &asked).await;
+        assert!(lease.token > last, "{lease:?} after {last}");
+        last = lease.token;
+        quorum.release(&asked).await.expect("all are well");
+    }
+}

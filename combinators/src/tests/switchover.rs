@@ -405,6 +405,26 @@ async fn a_release_comes_after_the_acquire_that_it_undoes() {
     }
 }
 
+/// A lease in either store is shown and keeps others out: a release that finds the one store empty
+/// is not answered before the other has released too, and is in doubt if that does not answer.
+#[tokio::test(start_paused = true)]
+async fn a_release_in_both_is_one_in_each() {
+    for lost in 0..2 {
+        let nodes = pair(Tokens::Clock(0), Tokens::Clock(0));
+        let (switch, asked) = (started(&nodes, Both).await, claim());
+        acquired(&switch, &asked).await;
+        sleep(LIMIT).await;
+        nodes[lost].store.release(&asked);
+        nodes[1 - lost].be(Mood::Paused);
+        let error = switch.release(&asked).await.expect_err("one does not answer");
+        assert!(matches!(error, BackendError::Ambiguous(_)), "{error}");
+        nodes[1 - lost].be(Mood::Well);
+        nodes[1 - lost].delays(0, 50, 50);
+        let released = switch.release(&asked).await.expect("both are well");
+        assert_eq!((released, holding(&nodes, &asked)), (Release::NotHeld, 0));
+    }
+}
+
 /// Who waits in both for a holder in one must not wake itself, and must wake when that releases.
 pub(super) async fn a_waiter_does_not_wake_itself() {
     for (phase, store) in [(Old, 0), (New, 1)] {

@@ -58,6 +58,13 @@ impl Cx {
         Ok(())
     }
 
+    /// Whether a combination has given up an attempt, as too few of its stores answered in the time
+    /// that it gives them, or refused one of a holder that is spent. That is definite: the holder
+    /// has nothing that counts, and may not ask again (laws L2 and L7).
+    pub(crate) fn is_given_up(&self, answer: &Result<Acquire, BackendError>) -> bool {
+        self.store.combined() && matches!(answer, Err(BackendError::Unavailable(_)))
+    }
+
     /// Renews, and fails the case unless that worked.
     pub(crate) async fn renew(
         &self,
@@ -70,6 +77,13 @@ impl Cx {
             Renew::Renewed(lease) => Ok(lease),
             Renew::NotHeld => Err(Failure::new("renew: not held, expected a lease")),
         }
+    }
+
+    /// Whether a lease has the token that it had, or was asked for. One of a combination may have
+    /// a greater one, when whoever asks next finds a store ahead of the others, and raises them
+    /// to it.
+    pub(crate) fn same_token(&self, now: u64, before: u64) -> bool {
+        now == before || self.store.combined() && now > before
     }
 
     /// Releases, and fails the case unless the lease stood.
@@ -88,9 +102,9 @@ impl Cx {
     /// Fails the case unless this very lease stands on the case's key.
     pub(crate) async fn stands(&self, claim: &Claim, lease: &Lease) -> Outcome {
         let sight = self.sight().await?;
-        let untouched = sight
-            .as_ref()
-            .is_some_and(|info| info.holder == claim.holder && info.token == lease.token);
+        let untouched = sight.as_ref().is_some_and(|info| {
+            info.holder == claim.holder && self.same_token(info.token, lease.token)
+        });
         ensure!(
             untouched,
             "expected {} with token {} to stand, saw {sight:?}",
@@ -106,9 +120,24 @@ impl Cx {
         backend: &impl LockBackend,
         limit: Duration,
     ) -> Result<(Instant, Lease), Failure> {
+        self.until_acquired_of(backend, &self.key, limit).await
+    }
+
+    /// The same for another key.
+    pub(crate) async fn until_acquired_of(
+        &self,
+        backend: &impl LockBackend,
+        key: &LockKey,
+        limit: Duration,
+    ) -> Result<(Instant, Lease), Failure> {
         let end = Instant::now() + limit;
         loop {
-            match backend.acquire(&self.claim()).await? {
+            let answer = backend.acquire(&self.claim_on(key)).await;
+            if self.is_given_up(&answer) && Instant::now() < end {
+                tokio::time::sleep(self.ttl / 20).await;
+                continue;
+            }
+            match answer? {
                 Acquire::Acquired(lease) => return Ok((Instant::now(), lease)),
                 Acquire::Contended(_) if Instant::now() < end => {
                     tokio::time::sleep(Duration::from_millis(1)).await;

@@ -235,7 +235,7 @@ async fn wiped_while_held(cx: &Cx) -> Outcome {
 
 async fn wiped_while_waiting(cx: &Cx) -> Outcome {
     let mut holder = cx.claim();
-    holder.ttl = cx.ttl * 60;
+    holder.ttl = cx.long();
     let first = cx.acquire(&cx.b, &holder).await?;
     let locks = cx.manager(cx.a.clone()).retry_for(cx.a.limits().max_ttl * 2).build()?;
     let lock = locks.lock(&cx.key)?;

@@ -80,7 +80,7 @@ async fn same_when_asked_again(cx: &Cx) -> Outcome {
     let lease = cx.acquire(&cx.a, &claim).await?;
     for client in [&cx.a, &cx.b, &cx.a] {
         let again = cx.acquire(client, &claim).await?;
-        ensure!(again.token == lease.token, "{} then {}", lease.token, again.token);
+        ensure!(cx.same_token(again.token, lease.token), "{} then {}", lease.token, again.token);
     }
     cx.stands(&claim, &lease).await
 }
@@ -89,7 +89,7 @@ async fn same_when_asked_again_with_a_floor(cx: &Cx) -> Outcome {
     let claim = cx.claim();
     let lease = cx.acquire(&cx.a, &claim).await?;
     let again = cx.acquire(&cx.a, &claim.clone().with_min_token(lease.token + 5)).await?;
-    ensure!(again.token == lease.token, "{} then {}", lease.token, again.token);
+    ensure!(cx.same_token(again.token, lease.token), "{} then {}", lease.token, again.token);
     cx.stands(&claim, &lease).await
 }
 
@@ -98,7 +98,12 @@ async fn same_when_renewed(cx: &Cx) -> Outcome {
     let lease = cx.acquire(&cx.a, &claim).await?;
     for _ in 0..3 {
         let renewed = cx.renew(&cx.a, &claim).await?;
-        ensure!(renewed.token == lease.token, "{} then {}", lease.token, renewed.token);
+        ensure!(
+            cx.same_token(renewed.token, lease.token),
+            "{} then {}",
+            lease.token,
+            renewed.token
+        );
     }
     cx.stands(&claim, &lease).await
 }
@@ -110,7 +115,7 @@ async fn a_floor_is_met_exactly(cx: &Cx) -> Outcome {
     let floor = lease.token + 3_600_000_000;
     let second = cx.claim().with_min_token(floor);
     let lease = cx.acquire(&cx.a, &second).await?;
-    ensure!(lease.token == floor, "a floor of {floor} gave {}", lease.token);
+    ensure!(cx.same_token(lease.token, floor), "a floor of {floor} gave {}", lease.token);
     cx.stands(&second, &lease).await?;
     cx.release(&cx.a, &second).await?;
     let next = cx.acquire(&cx.b, &cx.claim()).await?;
@@ -132,11 +137,11 @@ async fn renew_raises_exactly(cx: &Cx) -> Outcome {
     let lease = cx.acquire(&cx.a, &claim).await?;
     let floor = lease.token + 41;
     let raised = cx.renew(&cx.a, &claim.clone().with_min_token(floor)).await?;
-    ensure!(raised.token == floor, "raised to {floor}, got {}", raised.token);
+    ensure!(cx.same_token(raised.token, floor), "raised to {floor}, got {}", raised.token);
     // In the store, not only in the answer.
     cx.stands(&claim, &raised).await?;
     let again = cx.acquire(&cx.b, &claim).await?;
-    ensure!(again.token == floor, "raised to {floor}, asked again: {}", again.token);
+    ensure!(cx.same_token(again.token, floor), "raised to {floor}, asked again: {}", again.token);
     Ok(())
 }
 
@@ -144,7 +149,7 @@ async fn renew_never_lowers(cx: &Cx) -> Outcome {
     let claim = cx.claim();
     let lease = cx.acquire(&cx.a, &claim).await?;
     let renewed = cx.renew(&cx.a, &claim.clone().with_min_token(lease.token - 1)).await?;
-    ensure!(renewed.token == lease.token, "{} then {}", lease.token, renewed.token);
+    ensure!(cx.same_token(renewed.token, lease.token), "{} then {}", lease.token, renewed.token);
     cx.stands(&claim, &lease).await
 }
 
@@ -154,9 +159,9 @@ async fn the_largest_floor_is_exact(cx: &Cx) -> Outcome {
     ensure!(floor <= MAX_TOKEN, "a store that takes more than 2^52: {floor}");
     let claim = cx.claim().with_min_token(floor - 1);
     let lease = cx.acquire(&cx.a, &claim).await?;
-    ensure!(lease.token == floor - 1, "a floor of {} gave {}", floor - 1, lease.token);
+    ensure!(cx.same_token(lease.token, floor - 1), "a floor of {} gave {}", floor - 1, lease.token);
     let raised = cx.renew(&cx.a, &claim.clone().with_min_token(floor)).await?;
-    ensure!(raised.token == floor, "raised to {floor}, got {}", raised.token);
+    ensure!(cx.same_token(raised.token, floor), "raised to {floor}, got {}", raised.token);
     cx.stands(&claim, &raised).await?;
     cx.release(&cx.a, &claim).await?;
     let mut last = floor;

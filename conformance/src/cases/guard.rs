@@ -211,7 +211,7 @@ async fn the_label_is_shown(cx: &Cx) -> Outcome {
     ensure!(
         info.as_ref().is_some_and(|info| info.label == "nightly report"
             && info.holder == guard.holder()
-            && info.token == guard.fencing_token()),
+            && cx.same_token(info.token, guard.fencing_token())),
         "{info:?}"
     );
     guard.release().await?;
@@ -227,7 +227,7 @@ async fn the_label_is_shown(cx: &Cx) -> Outcome {
 async fn a_release_that_hangs_frees_the_queue(cx: &Cx) -> Outcome {
     let store = Faulty::new(cx.a.clone());
     let retry_for = cx.hold_ttl() / 3;
-    let ttl = cx.hold_ttl() * 20;
+    let ttl = cx.long();
     let locks = cx
         .manager(store.clone())
         .ttl(ttl)

@@ -44,7 +44,10 @@ async fn keys(cx: &Cx) -> Outcome {
         ensure!(claim.key.as_str().len() == LockKey::MAX_LEN, "not the longest");
         let lease = cx.acquire(&cx.a, &claim).await?;
         let seen = cx.b.inspect(&claim.key).await?;
-        ensure!(seen.as_ref().is_some_and(|info| info.token == lease.token), "{fill}: {seen:?}");
+        ensure!(
+            seen.as_ref().is_some_and(|info| cx.same_token(info.token, lease.token)),
+            "{fill}: {seen:?}"
+        );
         let listed = cx.b.list(claim.key.as_str(), None, 2).await?;
         ensure!(listed.len() == 1, "{fill}: {listed:?}");
         cx.release(&cx.a, &claim).await?;
@@ -167,7 +170,7 @@ async fn labels(cx: &Cx) -> Outcome {
 async fn lists(cx: &Cx) -> Outcome {
     let names = ["/a", "/a/b", "/ab", "/b"];
     let mut long = cx.claim();
-    long.ttl = cx.ttl * 30;
+    long.ttl = cx.long();
     for name in names {
         long.key = cx.key_with(name);
         cx.acquire(&cx.a, &long).await?;
@@ -240,7 +243,7 @@ async fn nothing_is_sent(cx: &Cx) -> Outcome {
     let floor = cx.claim().with_min_token(u64::MAX);
     refused(cx.a.acquire(&floor).await, "a floor of u64::MAX on a held key")?;
     let seen = cx.sight().await?;
-    ensure!(seen.as_ref().is_some_and(|info| info.token == lease.token), "{seen:?}");
+    ensure!(seen.as_ref().is_some_and(|info| cx.same_token(info.token, lease.token)), "{seen:?}");
     Ok(())
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use lockcore::{BackendError, Release};
+use lockcore::{BackendError, Claim, Release};
 use tokio::time::timeout;
 
 use super::cases;
@@ -17,7 +17,8 @@ cases! { "wire";
     a_release_arrives_after_another_took_the_key: "L4", Needs::Wire;
 }
 
-/// How long a call on a wire that carries nothing is waited for.
+/// How long a call on a wire that carries nothing is waited for. A combination gives up its stores
+/// after a twelfth of the ttl, which must be longer.
 const SHORT: Duration = Duration::from_millis(300);
 
 /// A call whose request is held back, and whose caller goes.
@@ -41,23 +42,32 @@ async fn arrive(cx: &Cx, wire: &Wire) {
     cx.note(format!("{bytes} bytes arrived late"));
 }
 
+/// A claim whose acquire is under way for longer than it is waited for.
+fn patient(cx: &Cx) -> Claim {
+    let mut claim = cx.claim();
+    if cx.store.combined() {
+        claim.ttl = cx.long().min(SHORT * 20);
+    }
+    claim
+}
+
 async fn an_acquire_arrives_after_its_release(cx: &Cx) -> Outcome {
-    let (wire, claim) = (Wire::new(cx).await?, cx.claim());
+    let (wire, claim) = (Wire::new(cx).await?, patient(cx));
     held_back(&wire, wire.client.acquire(&claim)).await?;
     ensure_matches!(cx.a.release(&claim).await?, Release::NotHeld, "the acquire is under way");
     arrive(cx, &wire).await;
     // Granted, to nobody: it must end by itself.
-    cx.until_free(cx.ttl + cx.a.limits().expiry_lag + cx.slack()).await?;
+    cx.until_free(claim.ttl + cx.a.limits().expiry_lag + cx.slack()).await?;
     cx.acquire(&cx.b, &cx.claim()).await?;
     Ok(())
 }
 
 async fn an_acquire_arrives_after_another_took_the_key(cx: &Cx) -> Outcome {
-    let (wire, claim) = (Wire::new(cx).await?, cx.claim());
+    let (wire, claim) = (Wire::new(cx).await?, patient(cx));
     held_back(&wire, wire.client.acquire(&claim)).await?;
     ensure_matches!(cx.a.release(&claim).await?, Release::NotHeld, "the acquire is under way");
     let mut other = cx.claim();
-    other.ttl = cx.ttl * 30;
+    other.ttl = cx.long();
     let lease = cx.acquire(&cx.b, &other).await?;
     arrive(cx, &wire).await;
     cx.stands(&other, &lease).await?;
@@ -65,27 +75,27 @@ async fn an_acquire_arrives_after_another_took_the_key(cx: &Cx) -> Outcome {
 }
 
 async fn an_older_renew_arrives_after_a_newer_one(cx: &Cx) -> Outcome {
-    let (wire, older) = (Wire::new(cx).await?, cx.claim());
+    let (wire, older) = (Wire::new(cx).await?, patient(cx));
     let lease = cx.acquire(&wire.client, &older).await?;
     held_back(&wire, wire.client.renew(&older)).await?;
     let mut newer = older.clone().with_min_token(lease.token + 10);
-    newer.ttl = cx.ttl * 30;
+    newer.ttl = cx.long();
     let raised = cx.renew(&cx.a, &newer).await?;
     arrive(cx, &wire).await;
     cx.stands(&older, &raised).await?;
     let left = cx.sight().await?.map(|info| info.remaining);
-    ensure!(left.is_some_and(|left| left > cx.ttl * 10), "renewed for {:?}: {left:?}", newer.ttl);
+    ensure!(left.is_some_and(|left| left > cx.long() / 2), "renewed for {:?}: {left:?}", newer.ttl);
     cx.release(&cx.a, &older).await
 }
 
 async fn a_release_arrives_after_another_took_the_key(cx: &Cx) -> Outcome {
     let (wire, mut claim) = (Wire::new(cx).await?, cx.claim());
-    claim.ttl = cx.ttl * 30;
+    claim.ttl = cx.long();
     cx.acquire(&wire.client, &claim).await?;
     held_back(&wire, wire.client.release(&claim)).await?;
     cx.release(&cx.a, &claim).await?;
     let mut other = cx.claim();
-    other.ttl = cx.ttl * 30;
+    other.ttl = cx.long();
     let lease = cx.acquire(&cx.b, &other).await?;
     arrive(cx, &wire).await;
     cx.stands(&other, &lease).await?;

@@ -57,8 +57,11 @@ async fn keeps_the_token(cx: &Cx) -> Outcome {
         tokio::time::sleep(cx.hold_ttl() / 10).await;
     }
     let seen = cx.sight().await?;
-    ensure!(guard.fencing_token() == token, "{token} then {}", guard.fencing_token());
-    ensure!(seen.as_ref().is_some_and(|info| info.token == token), "{token} shows as {seen:?}");
+    ensure!(cx.same_token(guard.fencing_token(), token), "{token} then {}", guard.fencing_token());
+    ensure!(
+        seen.as_ref().is_some_and(|info| cx.same_token(info.token, token)),
+        "{token} shows as {seen:?}"
+    );
     Ok(())
 }
 

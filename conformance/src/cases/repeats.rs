@@ -49,7 +49,7 @@ async fn a_repeated_acquire_takes_nothing_from_another(cx: &Cx) -> Outcome {
     cx.acquire(&store, &claim).await?;
     cx.release(&store, &claim).await?;
     let mut other: Claim = cx.claim();
-    other.ttl = cx.ttl * 30;
+    other.ttl = cx.long();
     let lease = cx.acquire(&cx.b, &other).await?;
     repeated(cx, later).await;
     cx.stands(&other, &lease).await?;
@@ -74,12 +74,12 @@ async fn a_repeated_renew_shortens_nothing(cx: &Cx) -> Outcome {
     let lease = cx.acquire(&store, &claim).await?;
     cx.renew(&store, &claim).await?;
     let mut newer = claim.clone().with_min_token(lease.token + 10);
-    newer.ttl = cx.ttl * 30;
+    newer.ttl = cx.long();
     let raised = cx.renew(&store, &newer).await?;
     repeated(cx, later).await;
     cx.stands(&claim, &raised).await?;
     let left = cx.sight().await?.map(|info| info.remaining);
-    ensure!(left.is_some_and(|left| left > cx.ttl * 10), "renewed for {:?}: {left:?}", newer.ttl);
+    ensure!(left.is_some_and(|left| left > cx.long() / 2), "renewed for {:?}: {left:?}", newer.ttl);
     cx.release(&cx.b, &claim).await
 }
 
@@ -103,7 +103,7 @@ async fn a_repeated_release_leaves_the_next_alone(cx: &Cx) -> Outcome {
         cx.acquire(&store, &claim).await?;
         cx.release(&store, &claim).await?;
         let mut other = cx.claim();
-        other.ttl = cx.ttl * 30;
+        other.ttl = cx.long();
         let lease = cx.acquire(&cx.b, &other).await?;
         repeated(cx, later).await;
         cx.stands(&other, &lease).await?;

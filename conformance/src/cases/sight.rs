@@ -27,7 +27,7 @@ async fn inspect_shows_the_lease(cx: &Cx) -> Outcome {
         let right = info.as_ref().is_some_and(|info| {
             info.key == cx.key
                 && info.holder == claim.holder
-                && info.token == lease.token
+                && cx.same_token(info.token, lease.token)
                 && info.label == "host:42"
                 && !info.remaining.is_zero()
                 && info.remaining <= lease.ttl
@@ -75,7 +75,7 @@ async fn inspect_shows_a_renewal(cx: &Cx) -> Outcome {
     let claim = cx.claim();
     cx.acquire(&cx.a, &claim).await?;
     let mut longer = claim.clone();
-    longer.ttl = cx.ttl * 10;
+    longer.ttl = cx.long();
     cx.renew(&cx.a, &longer).await?;
     let left = cx.sight().await?.map(|info| info.remaining);
     ensure!(
@@ -101,7 +101,7 @@ async fn list_shows_what_stands(cx: &Cx) -> Outcome {
     };
     let right = info.key == held.key
         && info.holder == held.holder
-        && info.token == lease.token
+        && cx.same_token(info.token, lease.token)
         && info.label == "me"
         && info.remaining <= lease.ttl;
     ensure!(right, "{lease:?} is listed as {info:?}");
@@ -112,7 +112,7 @@ async fn list_goes_page_by_page(cx: &Cx) -> Outcome {
     // Taken in an order that is not theirs.
     let mut names: Vec<String> = (0..23).map(|n| format!("/{:02}", (n * 7) % 23)).collect();
     let mut long = cx.claim();
-    long.ttl = cx.ttl * 60;
+    long.ttl = cx.long();
     for name in &names {
         long.key = cx.key_with(name);
         cx.acquire(&cx.a, &long).await?;
@@ -139,7 +139,7 @@ async fn list_takes_a_prefix_as_it_is(cx: &Cx) -> Outcome {
     let names = ["/*", "/a*b", "/axb", "/?", "/[ab]", "/a", "/\\", "/%", "/_", "/{", "/}"];
     for name in names {
         let mut long = cx.claim_on(&cx.key_with(name));
-        long.ttl = cx.ttl * 60;
+        long.ttl = cx.long();
         cx.acquire(&cx.a, &long).await?;
     }
     for name in names {

@@ -46,7 +46,7 @@ async fn wait(
 /// A long lease on the case's key, so that nobody gets in by its end.
 async fn hold(cx: &Cx) -> Result<Claim, Failure> {
     let mut claim = cx.claim();
-    claim.ttl = Duration::from_secs(600).min(cx.a.limits().max_ttl);
+    claim.ttl = cx.long();
     cx.acquire(&cx.a, &claim).await?;
     Ok(claim)
 }
