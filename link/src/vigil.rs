@@ -7,7 +7,8 @@ use tokio::time::Instant;
 
 /// A call given up after this long without hearing anything makes its connection suspect, or after
 /// twice the time that the last answer took, if that is longer: on a slow wire a new connection
-/// would only make the next call slower. Shorter waits are callers who changed their mind.
+/// would only make the next call slower. Shorter waits are callers who changed their mind; longer
+/// ones that still were too short are added up.
 const PATIENCE: Duration = Duration::from_millis(100);
 /// Waiting calls that heard nothing for this long make their connection suspect by themselves.
 const SILENCE: Duration = Duration::from_secs(1);
@@ -21,7 +22,8 @@ const SILENCE: Duration = Duration::from_secs(1);
 /// It is suspect
 ///
 /// - when a call was given up after nothing had been heard for 100 ms, or for twice as long as the
-///   last answer took, where that is longer, but at most 1 s;
+///   last answer took, where that is longer, but at most 1 s. Calls given up one after another add
+///   up, as far as each heard nothing for 100 ms: callers may all be less patient than this is;
 /// - while a call waits and nothing has been heard for 1 s.
 ///
 /// Anything heard from the server ends the suspicion. A connection on which no call waits is never
@@ -41,6 +43,9 @@ struct Waiting {
     calls: usize,
     /// Since when nothing was heard; of meaning while calls wait.
     quiet_since: Option<Instant>,
+    /// How long calls that were given up have waited since anything was heard, before this stretch
+    /// of waiting.
+    in_vain: Duration,
     /// What the last answer took.
     usual: Duration,
     suspect: bool,
@@ -84,12 +89,21 @@ impl Vigil {
 impl Waiting {
     fn heard(&mut self) {
         self.quiet_since = Some(Instant::now());
+        self.in_vain = Duration::ZERO;
         self.suspect = false;
     }
 
     fn given_up(&mut self) {
-        if self.quiet_for() >= self.patience() {
+        let quiet = self.quiet_for();
+        if quiet < PATIENCE {
+            return;
+        }
+        let in_vain = self.in_vain.saturating_add(quiet);
+        if in_vain >= self.patience() {
             self.suspect = true;
+        }
+        if self.calls == 0 {
+            self.in_vain = in_vain;
         }
     }
 
@@ -139,6 +153,7 @@ impl Call<'_> {
 impl Drop for Call<'_> {
     fn drop(&mut self) {
         let mut waiting = self.vigil.waiting();
+        waiting.calls -= 1;
         match self.end {
             End::GivenUp => waiting.given_up(),
             End::Answered => {
@@ -147,7 +162,6 @@ impl Drop for Call<'_> {
             }
             End::Other => waiting.heard(),
         }
-        waiting.calls -= 1;
     }
 }
 
@@ -215,6 +229,45 @@ mod tests {
         // And it is as short as before when answers are fast again.
         answer(&vigil, ms(1)).await;
         give_up(&vigil, PATIENCE).await;
+        assert!(vigil.is_suspect());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn callers_of_little_patience_find_a_dead_connection_together() {
+        let vigil = Vigil::new();
+        answer(&vigil, ms(400)).await;
+        for _ in 0..3 {
+            assert!(!vigil.is_suspect());
+            give_up(&vigil, ms(250)).await;
+            // Time in which nobody waits does not count, nor does who changed their mind.
+            advance(ms(5_000)).await;
+            give_up(&vigil, ms(99)).await;
+        }
+        assert!(!vigil.is_suspect());
+        give_up(&vigil, ms(250)).await;
+        assert!(vigil.is_suspect());
+
+        // What is heard in between takes back all.
+        vigil.heard();
+        give_up(&vigil, ms(799)).await;
+        vigil.heard();
+        give_up(&vigil, ms(799)).await;
+        assert!(!vigil.is_suspect());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stretch_of_waiting_counts_once_however_many_wait() {
+        let vigil = Vigil::new();
+        answer(&vigil, ms(400)).await;
+        let calls = [vigil.call(), vigil.call(), vigil.call()];
+        for call in calls {
+            advance(ms(200)).await;
+            drop(call);
+        }
+        assert!(!vigil.is_suspect(), "600 ms of 800");
+        give_up(&vigil, ms(199)).await;
+        assert!(!vigil.is_suspect());
+        give_up(&vigil, ms(100)).await;
         assert!(vigil.is_suspect());
     }
 
