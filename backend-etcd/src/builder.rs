@@ -11,7 +11,7 @@ use crate::address::Address;
 use crate::backend::EtcdBackend;
 use crate::book::Book;
 use crate::connected::Terms;
-use crate::connection::Link;
+use crate::connection::{Cluster, Link};
 use crate::keys::Names;
 use crate::route::Route;
 
@@ -145,7 +145,7 @@ impl EtcdBackendBuilder {
             tls: None,
             connect_timeout: self.connect_timeout,
         };
-        let link = Link::new(address, terms, names.clone(), Arc::clone(&book));
+        let link = Link::new(Cluster::new(address, terms, names.clone(), Arc::clone(&book)));
         Ok(EtcdBackend::new(Route::own(link), names, book))
     }
 

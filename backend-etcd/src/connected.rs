@@ -2,13 +2,13 @@
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use etcd_client::{Client, ConnectOptions, Error, KeyValue};
+use lockcore_link::{Connection, Vigil};
 
 use crate::address::Endpoint;
 use crate::keys::Names;
-use crate::vigil::Vigil;
 use crate::wake::Wakes;
 
 /// The server refuses connections that ask more often than every 5 seconds.
@@ -71,25 +71,29 @@ impl Connected {
         let scheme = if terms.tls.is_some() { "https" } else { "http" };
         let url = format!("{scheme}://{endpoint}");
         let client = Client::connect([url], Some(terms.options(endpoint))).await?;
-        let asked = Instant::now();
+        let vigil = Vigil::new();
+        let call = vigil.call();
         let mut found = client.kv_client().get(names.memory(), None).await?;
+        call.answered();
         let connected = Self {
             client,
             server: endpoint.to_string(),
-            vigil: Vigil::new(asked.elapsed()),
+            vigil,
             wakes: Wakes::default(),
             broken: AtomicBool::new(false),
         };
         Ok((connected, found.take_kvs().into_iter().next()))
     }
+}
 
-    pub(crate) fn is_usable(&self) -> bool {
+impl Connection for Connected {
+    fn is_usable(&self) -> bool {
         !self.broken.load(Ordering::Relaxed) && !self.vigil.is_suspect()
     }
 
     /// The connection is of no more use, or another has taken its place. Who watches on it is
     /// woken now: what is released from here on is told to nobody.
-    pub(crate) fn retire(&self) {
+    fn retire(&self) {
         self.broken.store(true, Ordering::Relaxed);
         self.wakes.end();
     }

@@ -17,7 +17,6 @@ mod release;
 mod renew;
 mod route;
 mod unconnected;
-mod vigil;
 mod wake;
 
 pub use etcd_client;

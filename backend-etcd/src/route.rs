@@ -9,6 +9,7 @@ use etcd_client::{
     TxnResponse,
 };
 use lockcore::{BackendError, ReleaseSignal};
+use lockcore_link::Connection;
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 
@@ -204,7 +205,8 @@ impl Route {
                     }
                 };
                 let armed = connected.wakes.watch(&connected.client, name, heard).await;
-                call.answered();
+                // Where others watch the same name, nothing was asked.
+                call.ended();
                 armed
             }
             Way::Lent(lent) => lent.wakes.watch(&lent.client, name, || {}).await,

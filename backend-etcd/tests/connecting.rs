@@ -207,6 +207,27 @@ async fn a_server_that_falls_silent_is_left_for_another() {
     .await;
 }
 
+/// There, what a new connection takes is more than what an answer takes.
+#[tokio::test]
+async fn on_a_slow_wire_a_call_given_up_does_not_cost_the_connection() {
+    limited(async {
+        let server = server().await;
+        let proxy = Proxy::start(server.addr()).await.expect("a port");
+        let backend = EtcdBackend::connect(url(&[&proxy])).await.expect("a server");
+        let key = claim("k").key;
+        proxy.set_both(Mode::Delay(Duration::from_millis(250)));
+        backend.inspect(&key).await.expect("seen");
+        for _ in 0..3 {
+            let given_up =
+                tokio::time::timeout(Duration::from_millis(400), backend.inspect(&key)).await;
+            assert!(given_up.is_err(), "a round trip takes half a second");
+            backend.inspect(&key).await.expect("seen");
+        }
+        assert_eq!(proxy.connections(), 1);
+    })
+    .await;
+}
+
 /// A failed call of a holder that may hold must not undo what an earlier one was granted: the same
 /// holder asks again.
 #[tokio::test]

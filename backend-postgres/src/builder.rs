@@ -8,7 +8,7 @@ use tokio_postgres::{Client, Config};
 
 use crate::address::Address;
 use crate::backend::PostgresBackend;
-use crate::connection::Link;
+use crate::connection::{Link, Servers};
 use crate::exchange::{STATEMENT_TIMEOUT, Settings};
 use crate::route::{Given, Route};
 use crate::table::Table;
@@ -204,7 +204,8 @@ impl PostgresBackendBuilder {
                     _ => Address::of_url(&url, roots)?,
                 };
                 let limit = self.connect_timeout;
-                Route::Own(Link::new(address, table.channel(), settings, limit, pooled))
+                let servers = Servers::new(address, table.channel(), settings, limit, pooled);
+                Route::Own(Link::new(servers))
             }
         };
         Ok(PostgresBackend::new(route, table, self.retention))

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lockcore::{BackendError, HolderId, ReleaseSignal};
+use lockcore_link::Vigil;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::AbortHandle;
 use tokio_postgres::types::Type;
@@ -14,7 +15,6 @@ use crate::address::Address;
 use crate::exchange::{self, Failed, Settings, Turn};
 use crate::statements::{Param, Prepared, Query};
 use crate::unconnected::Unconnected;
-use crate::vigil::Vigil;
 use crate::wake::Ears;
 
 /// The oldest server whose SQL is what the statements use and the tests were made for.
@@ -104,7 +104,9 @@ impl Connected {
             None => (None, None),
         };
         let params = [(&process as _, Type::INT4), (&since as _, Type::TEXT)];
+        let call = self.vigil.call();
         let rows = self.client.query_typed(&question.sql, &params).await;
+        call.answered();
         let rows = rows.map_err(|error| Unconnected::refused(shown, false, error))?;
         let facts = rows.first().and_then(Facts::read);
         let facts = facts.ok_or_else(|| Unconnected::not_postgres(shown))?;
@@ -125,21 +127,10 @@ impl Connected {
         matches!(self.session, Session::Shared(_))
     }
 
-    pub(crate) fn is_usable(&self) -> bool {
-        !self.client.is_closed() && !self.ears.is_lost() && !self.vigil.is_suspect()
-    }
-
     /// The session, if it may still be at work on what it was sent. What a pooler has passed on is
     /// carried out although the connection is closed.
     pub(crate) fn unfinished(&self) -> Option<&Session> {
         Some(&self.session).filter(|_| self.is_pooled() || !self.client.is_closed())
-    }
-
-    /// There is another connection. Who watches on this one is woken, and who waits on it for an
-    /// answer learns that none will come.
-    pub(crate) fn retire(&self) {
-        self.ears.lose();
-        self.driver.abort();
     }
 
     /// Sends a statement, with an eye on whether the connection answers.
@@ -167,8 +158,21 @@ impl Connected {
         }
         let call = self.vigil.call();
         let armed = self.ears.watch(payload, &self.client).await;
-        call.answered();
+        // Where others watch, nothing was asked.
+        call.ended();
         armed
+    }
+}
+
+impl lockcore_link::Connection for Connected {
+    fn is_usable(&self) -> bool {
+        !self.client.is_closed() && !self.ears.is_lost() && !self.vigil.is_suspect()
+    }
+
+    /// Who watches on it is woken, and who waits on it for an answer learns that none will come.
+    fn retire(&self) {
+        self.ears.lose();
+        self.driver.abort();
     }
 }
 

@@ -17,7 +17,6 @@ mod table;
 mod tls;
 mod unconnected;
 mod url;
-mod vigil;
 mod wake;
 
 #[cfg(feature = "pool")]

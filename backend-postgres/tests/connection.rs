@@ -10,6 +10,7 @@ use common::{
     query, server,
 };
 use lockcore::{Acquire, LockBackend, Release};
+use lockcore_conformance::proxy::{Mode, Proxy};
 use lockcore_postgres::PostgresBackend;
 use tokio::time::timeout;
 
@@ -146,6 +147,30 @@ async fn a_silent_connection_is_replaced_and_a_quick_cancel_is_not() {
         assert_eq!(backend.release(&mine).await.expect("held"), Release::Released);
     })
     .await;
+}
+
+/// There, what a new connection takes is more than what an answer takes.
+#[tokio::test]
+async fn on_a_slow_wire_a_call_given_up_does_not_cost_the_connection() {
+    for pooled in [false, true] {
+        limited(async {
+            let server = server().await;
+            let proxy = Proxy::start(server.addr()).await.expect("a port");
+            let url = server.url().replace(&server.addr().to_string(), &proxy.addr().to_string());
+            let builder = PostgresBackend::builder(url).pooler(pooled);
+            let backend = builder.connect().await.expect("a server");
+            let key = claim("k").key;
+            proxy.set_both(Mode::Delay(Duration::from_millis(250)));
+            backend.inspect(&key).await.expect("seen");
+            for _ in 0..3 {
+                let given_up = timeout(Duration::from_millis(400), backend.inspect(&key)).await;
+                assert!(given_up.is_err(), "a round trip takes half a second");
+                backend.inspect(&key).await.expect("seen");
+            }
+            assert_eq!(proxy.connections(), 1);
+        })
+        .await;
+    }
 }
 
 #[tokio::test]

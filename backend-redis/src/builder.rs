@@ -9,7 +9,7 @@ use redis::aio::ConnectionLike;
 
 use crate::address::Address;
 use crate::backend::RedisBackend;
-use crate::connection::Link;
+use crate::connection::{Link, Peer};
 use crate::keys::{DEFAULT_PREFIX, Names};
 use crate::route::{Lend, Lender, Route};
 
@@ -138,7 +138,7 @@ impl RedisBackendBuilder {
                 return Ok(RedisBackend::new(Route::Lent(lender), names, self.retention));
             }
         };
-        let link = Link::new(address, self.connect_timeout);
+        let link = Link::new(Peer::new(address, self.connect_timeout));
         Ok(RedisBackend::new(Route::Own(link), names, self.retention))
     }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use futures_core::Stream;
 use lockcore::{BackendError, ReleaseSignal};
+use lockcore_link::{Connection, Vigil};
 use redis::aio::{MultiplexedConnection, PubSubStream};
 use redis::{AsyncConnectionConfig, PushInfo, PushKind, RedisError};
 use tokio::task::AbortHandle;
@@ -15,7 +16,6 @@ use crate::address::Address;
 use crate::error;
 use crate::server::{self, Facts};
 use crate::unconnected::Unconnected;
-use crate::vigil::Vigil;
 use crate::wake::{Topics, Wire};
 
 /// Owned by the driver's task: hears what the server pushes, and tells when the task ends.
@@ -86,7 +86,9 @@ impl Connected {
         let mut connection = client.get_multiplexed_async_connection_with_config(&config).await?;
         // Only the connection keeps the lifeline from here on.
         drop(config);
+        let call = vigil.call();
         let facts = Facts::ask(&mut connection).await?;
+        call.answered();
         Ok(Self {
             connection,
             resp3,
@@ -103,22 +105,9 @@ impl Connected {
         self.resp3
     }
 
-    pub(crate) fn is_usable(&self) -> bool {
-        !self.topics.is_lost() && !self.vigil.is_suspect()
-    }
-
     /// A call failed without an answer: the connection is of no more use.
     pub(crate) fn broke(&self) {
         self.topics.lose();
-    }
-
-    /// There is another connection. Who watches on this one is woken now, not when the last call
-    /// that hangs on it is given up.
-    pub(crate) fn retire(&self) {
-        self.topics.lose();
-        if let Ok(mut second) = self.second.try_lock() {
-            *second = None;
-        }
     }
 
     pub(crate) async fn watch(&self, channel: String) -> Result<ReleaseSignal, BackendError> {
@@ -130,7 +119,8 @@ impl Connected {
             let (topics, wire) = self.second().await?;
             topics.watch(channel, wire).await
         };
-        call.answered();
+        // Where others watch the same channel, nothing was asked.
+        call.ended();
         armed
     }
 
@@ -169,6 +159,20 @@ impl Connected {
         let topics = Arc::clone(&lifeline.topics);
         let reader = tokio::spawn(read(stream, lifeline)).abort_handle();
         Ok(Second { wire: Wire::Own(sink), topics, reader })
+    }
+}
+
+impl Connection for Connected {
+    fn is_usable(&self) -> bool {
+        !self.topics.is_lost() && !self.vigil.is_suspect()
+    }
+
+    /// Who watches on it is woken now, not when the last call that hangs on it is given up.
+    fn retire(&self) {
+        self.topics.lose();
+        if let Ok(mut second) = self.second.try_lock() {
+            *second = None;
+        }
     }
 }
 

@@ -13,7 +13,6 @@ mod route;
 mod scripts;
 mod server;
 mod unconnected;
-mod vigil;
 mod wake;
 
 pub use redis;

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use common::{Impostor, acquired, calls, claim, eventually, is_unavailable, limited, raw, server};
 use lockcore::{Acquire, BackendError, LockBackend, Release};
+use lockcore_conformance::proxy::{Mode, Proxy};
 use lockcore_redis::RedisBackend;
 use tokio::time::timeout;
 
@@ -159,6 +160,29 @@ async fn a_silent_connection_is_replaced_and_a_quick_cancel_is_not() {
         assert_eq!(backend.release(&mine).await.expect("redis"), Release::Released);
     })
     .await;
+}
+
+/// There, what a new connection takes is more than what an answer takes.
+#[tokio::test]
+async fn on_a_slow_wire_a_call_given_up_does_not_cost_the_connection() {
+    for query in ["", "?protocol=resp2"] {
+        limited(async {
+            let server = server(&[]).await;
+            let proxy = Proxy::start(server.addr()).await.expect("a port");
+            let url = format!("redis://{}/{query}", proxy.addr());
+            let backend = RedisBackend::connect(url).await.expect("a server");
+            let key = claim("k").key;
+            proxy.set_both(Mode::Delay(Duration::from_millis(250)));
+            backend.inspect(&key).await.expect("seen");
+            for _ in 0..3 {
+                let given_up = timeout(Duration::from_millis(400), backend.inspect(&key)).await;
+                assert!(given_up.is_err(), "a round trip takes half a second");
+                backend.inspect(&key).await.expect("seen");
+            }
+            assert_eq!(proxy.connections(), 1);
+        })
+        .await;
+    }
 }
 
 #[tokio::test]

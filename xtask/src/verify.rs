@@ -61,6 +61,7 @@ pub(crate) fn run() -> Result<bool> {
     }
     for (name, args, forbidden) in [
         ("lockcore names no driver", "-p lockcore -e normal --all-features", &DRIVERS[..]),
+        ("lockcore-link names no driver", "-p lockcore-link -e normal", &DRIVERS),
         ("leaselock names no driver by default", "-p leaselock -e normal", &DRIVERS),
         (
             "leaselock builds without C and protoc by default",

@@ -43,8 +43,12 @@ pub(crate) fn free_port() -> u16 {
 }
 
 impl Server {
+    pub(crate) fn addr(&self) -> SocketAddr {
+        self.0.addr()
+    }
+
     pub(crate) fn port(&self) -> u16 {
-        self.0.addr().port()
+        self.addr().port()
     }
 
     pub(crate) fn tls_port(&self) -> u16 {
