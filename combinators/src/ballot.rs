@@ -188,9 +188,6 @@ impl Ballot {
         let mut raised = vec![false; self.stands.len()];
         let mut pause = self.took().max(GRACE);
         let end = self.began + self.claim.ttl;
-        if agreed.is_some() {
-            self.talk.agree();
-        }
         let mut again = self.verb == Verb::Renew;
         loop {
             if let Some(token) = agreed {

@@ -347,6 +347,11 @@ impl Talk {
         }
     }
 
+    /// Whether the holder was ever granted a lease, or renewed it.
+    pub(crate) fn had_agreed(&self) -> bool {
+        self.calls.holders().known.get(&self.holder).is_some_and(|known| known.agreed > 0)
+    }
+
     /// Whether a release was sent for the holder, or its lease was renewed since.
     pub(crate) fn is_superseded(&self) -> bool {
         let superseded = |known: &Known| known.spent || known.agreed != self.agreed;

@@ -22,6 +22,8 @@ pub(crate) enum Flaw {
     TtlOfLastRound,
     /// An attempt takes back what a later one of the same holder was granted.
     UndoesTheNext,
+    /// An attempt takes back what the holder was granted before it asked again.
+    UndoesWhatStands,
     /// A holder may ask again after its release.
     NeverSpent,
     /// Calls do not wait for each other.

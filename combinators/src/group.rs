@@ -118,8 +118,18 @@ impl Group {
                 rounds = ballot.rounds, "agreed"
             );
             let token = lease.token;
+            ballot.talk.agree();
             let _ = answer.send(Ok(Acquire::Acquired(*lease)));
             return ballot.finish(Some(token)).await;
+        }
+        let contended = |stand: &&Stand| matches!(stand, Stand::Contended(_));
+        let contended = ballot.stands.iter().filter(contended).count();
+        let may_stand = ballot.talk.had_agreed() && contended <= ballot.stands.len() - self.need;
+        if twice.is_none() && may_stand && !flawed(Flaw::UndoesWhatStands) {
+            // It has asked again, and was told of a lease that nobody has shown to be gone.
+            let error = NoAgreement::new(&self, &ballot.stands);
+            let _ = answer.send(Err(BackendError::ambiguous(error)));
+            return ballot.finish(None).await;
         }
         let (sender, releases) = mpsc::unbounded_channel();
         if !ballot.talk.roll_back(&claim, self.limit(&claim), &sender) {
@@ -226,6 +236,7 @@ impl Group {
         answer: oneshot::Sender<Result<Renew, BackendError>>,
     ) {
         if let Outcome::Agreed(lease) = ballot.decide().await {
+            ballot.talk.agree();
             let _ = answer.send(Ok(Renew::Renewed(lease)));
             return ballot.finish(Some(lease.token)).await;
         }

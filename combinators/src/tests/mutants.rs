@@ -88,6 +88,7 @@ mutants! {
     releases_one: ReleasesOne is found by order::a_loser_releases_everywhere;
     releases_one_in_both: ReleasesOne is found by switchover::one_token_is_in_both_stores;
     undoes_the_next: UndoesTheNext is found by order::an_attempt_does_not_undo_the_one_after_it;
+    undoes_what_stands: UndoesWhatStands is found by order::asking_again_takes_nothing_back;
     never_spent: NeverSpent is found by order::a_holder_that_was_taken_back_is_spent;
     no_order: NoOrder is found by order::a_release_comes_after_the_acquire_that_it_undoes;
     no_floor: NoFloor is found by switchover::tokens_rise_for_idle_keys;

@@ -62,6 +62,39 @@ async fn asking_again() {
     an_attempt_does_not_undo_the_one_after_it().await;
 }
 
+/// A lease that was granted stands, although the holder asks again and too few answer.
+pub(super) async fn asking_again_takes_nothing_back() {
+    let (quorum, nodes) = quorum(3).await;
+    let asked = claim();
+    let lease = acquired(&quorum, &asked).await;
+    sleep(LIMIT).await;
+    nodes[0].lose("acquire");
+    nodes[1].lose("acquire");
+    let error = quorum.acquire(&asked).await.expect_err("one of three");
+    assert!(matches!(error, BackendError::Ambiguous(_)), "{error}");
+    sleep(LIMIT).await;
+    assert_eq!(holding(&nodes, &asked), 3);
+    assert_eq!(acquired(&quorum, &asked).await.token, lease.token);
+    // What is another's is not asked for again.
+    quorum.release(&asked).await.expect("all are well");
+    let (mine, other) = (claim(), claim());
+    acquired(&quorum, &mine).await;
+    sleep(LIMIT).await;
+    for node in &nodes[..2] {
+        node.store.release(&mine);
+        node.store.acquire(&other);
+    }
+    let answer = quorum.acquire(&mine).await.expect("all are well");
+    assert!(matches!(answer, Acquire::Contended(_)), "{answer:?}");
+    sleep(LIMIT).await;
+    assert_eq!((holding(&nodes, &mine), holding(&nodes, &other)), (0, 2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn standing() {
+    asking_again_takes_nothing_back().await;
+}
+
 /// Dropped while it takes back what it was granted: the same holder gets no lease any more.
 pub(super) async fn a_holder_that_was_taken_back_is_spent() {
     for after in 0..60 {
