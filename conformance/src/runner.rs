@@ -24,7 +24,7 @@ const CASES: usize = 32;
 const WAITING: usize = 16;
 
 /// Suites at once.
-const SUITES: usize = 3;
+const SUITES: usize = 4;
 
 /// Runs the whole suite on a harness: the `main` of a test with `harness = false`.
 ///
