@@ -202,7 +202,7 @@ impl Cx {
         let key = LockKey::new(format!("conformance/{}", HolderId::random()))?;
         let (notes, began) = (Mutex::default(), Instant::now());
         let cx = Self { store, clock, a, b, key, ttl, seed, history, notes, began };
-        cx.history.allow(limits.expiry_lag, cx.slack());
+        cx.history.allow(limits.expiry_lag, cx.slack(), cx.store.combined());
         Ok(cx)
     }
 

@@ -27,6 +27,8 @@ struct Log {
     lag: u64,
     /// What a busy machine may add to that.
     slack: u64,
+    /// Of a backend made of several stores.
+    combined: bool,
     events: Vec<Event>,
 }
 
@@ -118,10 +120,10 @@ impl History {
         Self { zero: Instant::now(), state: Arc::new(Mutex::new(state)) }
     }
 
-    /// How late a lease may be seen to end.
-    pub(crate) fn allow(&self, lag: Duration, slack: Duration) {
+    /// How late a lease may be seen to end, and whether it is one of several stores.
+    pub(crate) fn allow(&self, lag: Duration, slack: Duration, combined: bool) {
         let log = &mut self.state().log;
-        (log.lag, log.slack) = (micros(lag), micros(slack));
+        (log.lag, log.slack, log.combined) = (micros(lag), micros(slack), combined);
     }
 
     /// Something is being done to the server, until the answer is told to have come.

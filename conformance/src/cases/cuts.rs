@@ -86,7 +86,10 @@ async fn cut_anywhere(
         // Watching may take no bytes of its own, where one subscription serves all keys.
         ensure!(bytes > 0 || verb == Verb::Watch, "a call of no bytes");
         let (first, more) = places(bytes, &ends, &mut random);
-        let (all, end) = (first.len() + more.len(), Instant::now() + BUDGET);
+        // Every cut costs a combination a connection to each of its stores, and those were cut
+        // alone.
+        let budget = if cx.store.combined() { BUDGET / 5 } else { BUDGET };
+        let (all, end) = (first.len() + more.len(), Instant::now() + budget);
         let within = more.into_iter().take_while(|_| Instant::now() < end);
         let mut tried = 0;
         for after in first.into_iter().chain(within) {

@@ -14,6 +14,7 @@ struct OfKey<'a> {
     /// When something was done to the server, from the beginning to the end of doing it.
     faults: Vec<(u64, u64)>,
     lag: u64,
+    combined: bool,
 }
 
 /// Two things that cannot both have been.
@@ -72,6 +73,7 @@ impl<'a> OfKey<'a> {
             relied: Vec::new(),
             faults: Vec::new(),
             lag: log.lag.saturating_add(log.slack),
+            combined: log.combined,
         };
         for event in &log.events {
             match event {
@@ -164,16 +166,26 @@ impl<'a> OfKey<'a> {
     fn contended_for_a_reason(&self) -> Result<(), Contradiction> {
         for call in self.calls.iter().filter(|call| call.answer == Answer::Contended) {
             let Some(answered) = call.answered else { continue };
+            let asked = self.asked(call);
             let reason = self.calls.iter().any(|other| {
                 other.holder != call.holder
                     && other.invoked <= answered
-                    && self.may_stand(other, call.invoked)
+                    && self.may_stand(other, asked)
             });
             if !reason {
                 return contradiction("contended, and nobody can have it", call, &"");
             }
         }
         Ok(())
+    }
+
+    /// When an attempt began that this call had the answer to. A combination goes on with one whose
+    /// caller has gone, and tells who asks again what it came to.
+    fn asked(&self, call: &Call) -> u64 {
+        let earlier = self.of_holder(call.holder, Verb::Acquire).filter(|earlier| {
+            self.combined && earlier.answered.is_none() && earlier.invoked < call.invoked
+        });
+        earlier.map(|earlier| earlier.invoked).min().unwrap_or(call.invoked)
     }
 
     /// Whether what a call got may stand at `time` or later.

@@ -97,6 +97,12 @@ fn a_contended_answer_needs_a_reason() {
     let release = "40..50 c0 release k0 h0 ttl=1 floor=0 released\n";
     bad("nobody can have it", &then(&format!("{release}{}", contended("60..70"))));
     good(&then(&format!("{release}{}", contended("45..70"))));
+    // Whoever asks a combination again may be told what its first attempt came to.
+    let again =
+        format!("{release}45.. c1 acquire k0 h1 ttl=1 floor=0 open\n{}", contended("60..70"));
+    bad("nobody can have it", &then(&again));
+    let combined = HEAD.replace("1000\n", "1000 combined\n");
+    check_history(&format!("{combined}{FIRST}{again}")).expect("it was so when it first asked");
     // What has no answer may arrive at any time, whatever was released meanwhile.
     for doubt in [
         "20.. c0 acquire k0 h2 ttl=1 floor=0 open\n",

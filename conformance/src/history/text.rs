@@ -8,7 +8,8 @@ use crate::case::Failure;
 
 impl Log {
     fn header(&self) -> String {
-        format!("history 1 seed={} lag={} slack={}", self.seed, self.lag, self.slack)
+        let combined = if self.combined { " combined" } else { "" };
+        format!("history 1 seed={} lag={} slack={}{combined}", self.seed, self.lag, self.slack)
     }
 
     pub(super) fn tail(&self, lines: usize) -> String {
@@ -109,7 +110,8 @@ fn header(line: &str) -> Option<Log> {
     let mut words = line.strip_prefix("history 1 ")?.split(' ');
     let mut number = |name| number(words.next()?, name);
     let (seed, lag, slack) = (number("seed=")?, number("lag=")?, number("slack=")?);
-    Some(Log { seed, lag, slack, events: Vec::new() })
+    let combined = words.next() == Some("combined");
+    Some(Log { seed, lag, slack, combined, events: Vec::new() })
 }
 
 /// A word that is a prefix and a number.
