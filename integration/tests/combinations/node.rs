@@ -9,9 +9,9 @@ use leaselock::{
 };
 
 /// The shortest ttl. Of the ttl a combination gives each store a twelfth to answer: a tenth of a
-/// second, with the ttl of the suite's plain claims, is nothing on a machine that runs three
-/// suites at once. With this one it is a third.
-const MIN_TTL: Duration = Duration::from_secs(4);
+/// second, with the ttl of the suite's plain claims, is nothing on a machine that runs four
+/// suites at once. With this one it is five times that.
+const MIN_TTL: Duration = Duration::from_secs(5);
 
 /// A store for a busy machine, and one whose memory somebody vouches for.
 ///
