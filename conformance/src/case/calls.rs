@@ -134,13 +134,13 @@ impl Cx {
         loop {
             let answer = backend.acquire(&self.claim_on(key)).await;
             if self.is_given_up(&answer) && Instant::now() < end {
-                tokio::time::sleep(self.ttl / 20).await;
+                self.look_again(Duration::from_millis(1)).await;
                 continue;
             }
             match answer? {
                 Acquire::Acquired(lease) => return Ok((Instant::now(), lease)),
                 Acquire::Contended(_) if Instant::now() < end => {
-                    tokio::time::sleep(Duration::from_millis(1)).await;
+                    self.look_again(Duration::from_millis(1)).await;
                 }
                 Acquire::Contended(_) => {
                     return Err(Failure::new(format!("the key was not free within {limit:?}")));
@@ -154,8 +154,15 @@ impl Cx {
         let end = Instant::now() + limit;
         while let Some(info) = self.sight().await? {
             ensure!(Instant::now() < end, "the key was not free within {limit:?}: {info:?}");
-            tokio::time::sleep(Duration::from_millis(5)).await;
+            self.look_again(Duration::from_millis(5)).await;
         }
         Ok(())
+    }
+
+    /// The pause between two looks at what is to become so. Each is several requests of a
+    /// combination, and many side by side would keep a machine from answering.
+    pub(crate) async fn look_again(&self, least: Duration) {
+        let many = Duration::from_millis(if self.store.combined() { 25 } else { 0 });
+        tokio::time::sleep(least.max(many)).await;
     }
 }
