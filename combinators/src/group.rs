@@ -50,9 +50,15 @@ pub(crate) struct Group {
 
 impl Group {
     /// How long one store may take. Two rounds fit into the sixth of the ttl that
-    /// [`LockManager`](lockcore::LockManager) allows a request by default.
+    /// [`LockManager`](lockcore::LockManager) allows a request by default. Where all must answer,
+    /// nobody gains by giving one up before that.
     fn limit(&self, claim: &Claim) -> Duration {
-        let limit = self.node_timeout.unwrap_or(Duration::from_secs(1).min(claim.ttl / 12));
+        let limit = if self.need == self.calls.nodes().len() {
+            Duration::from_secs(2).min(claim.ttl / 6)
+        } else {
+            Duration::from_secs(1).min(claim.ttl / 12)
+        };
+        let limit = self.node_timeout.unwrap_or(limit);
         // Well below the ttl, or what was granted first would end before the rest is known.
         limit.min(claim.ttl / 4)
     }

@@ -8,9 +8,9 @@ use leaselock::{
     Renew, async_trait,
 };
 
-/// The shortest ttl. Of the ttl a combination gives each store a twelfth to answer: a tenth of a
-/// second, with the ttl of the suite's plain claims, is nothing on a machine that runs four
-/// suites at once. With this one it is five times that.
+/// The shortest ttl. Of the ttl a quorum gives each store a twelfth to answer, and a switch a sixth:
+/// a tenth of a second, with the ttl of the suite's plain claims, is nothing on a machine that runs
+/// servers for two suites. With this one it is five times that.
 const MIN_TTL: Duration = Duration::from_secs(5);
 
 /// A store for a busy machine, and one whose memory somebody vouches for.
