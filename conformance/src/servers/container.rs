@@ -9,6 +9,10 @@ use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError, mpsc};
 use std::time::Duration;
 
 use lockcore::BoxError;
+use testcontainers::bollard::models::{Mount, MountType};
+use testcontainers::bollard::query_parameters::{
+    RemoveContainerOptions, RemoveContainerOptionsBuilder,
+};
 use testcontainers::core::client::docker_client_instance;
 use testcontainers::core::{ExecCommand, IntoContainerPort};
 use testcontainers::runners::AsyncRunner;
@@ -100,7 +104,8 @@ impl Container {
         let old = Self { spec: self.spec.clone(), running: Mutex::new(old) };
         old.on_engine(|container| async move {
             kill(&container).await?;
-            Ok(docker_client_instance().await?.remove_container(container.id(), None).await?)
+            let engine = docker_client_instance().await?;
+            Ok(engine.remove_container(container.id(), Some(with_its_volume())).await?)
         })
         .await?;
         let new = ENGINE.spawn(create(self.spec.clone())).await??;
@@ -213,6 +218,10 @@ impl Drop for Container {
     }
 }
 
+fn with_its_volume() -> RemoveContainerOptions {
+    RemoveContainerOptionsBuilder::new().v(true).build()
+}
+
 async fn create(spec: Spec) -> Result<Arc<Running>, BoxError> {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     let name = format!(
@@ -231,8 +240,15 @@ async fn create(spec: Spec) -> Result<Arc<Running>, BoxError> {
         .with_container_name(&name)
         .with_working_dir(FOLDER)
         .with_label("lockcore.test.run", env::var(RUN).unwrap_or_default())
-        // Published to this machine only, not to its network.
         .with_host_config_modifier(|host| {
+            // A volume without a name, which goes with the container: files that change are slow in
+            // the layers of some engines.
+            host.mounts.get_or_insert_default().push(Mount {
+                target: Some(FOLDER.to_owned()),
+                typ: Some(MountType::VOLUME),
+                ..Mount::default()
+            });
+            // Published to this machine only, not to its network.
             for binding in host
                 .port_bindings
                 .iter_mut()
@@ -257,7 +273,7 @@ async fn create(spec: Spec) -> Result<Arc<Running>, BoxError> {
         Err(error) => {
             // Created, but not started: nothing else knows of it.
             if let Ok(engine) = docker_client_instance().await {
-                let _ = engine.remove_container(&name, None).await;
+                let _ = engine.remove_container(&name, Some(with_its_volume())).await;
             }
             Err(with_causes(&error))
         }
