@@ -11,7 +11,7 @@ use lockcore::{Acquire, BackendError, Claim, LockBackend, Release, Renew};
 use tokio::time::{Instant, timeout};
 
 use super::cases;
-use super::wire::{Wire, until_answered, until_released};
+use super::wire::{Wire, until_acquire_answered, until_answered, until_released};
 use crate::case::{Cx, Failure, Needs, Outcome, ensure, ensure_matches};
 use crate::faulty::Verb;
 use crate::proxy::{Direction, Proxy};
@@ -173,14 +173,15 @@ async fn call(cx: &Cx, wire: &Wire, verb: Verb, claim: &Claim) -> Result<(), Bac
 
 async fn acquire_cut_anywhere(cx: &Cx) -> Outcome {
     cut_anywhere(cx, Verb::Acquire, async |wire, claim| {
-        let answer = until_answered(cx, || wire.client.acquire(claim)).await?;
+        let mut claim = claim.clone();
+        let answer = until_acquire_answered(cx, &wire.client, &mut claim).await?;
         let Acquire::Acquired(lease) = answer else {
             return Err(Failure::new(format!("asked again: {answer:?}")));
         };
         let seen = cx.b.inspect(&claim.key).await?;
         let mine = seen.as_ref().is_some_and(|info| cx.same_token(info.token, lease.token));
         ensure!(mine, "{lease:?} shows as {seen:?}");
-        until_released(cx, &wire.client, claim).await
+        until_released(cx, &wire.client, &claim).await
     })
     .await
 }

@@ -1,11 +1,11 @@
 //! Faults on the wire, by a proxy in front of each of the store's endpoints.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use lockcore::{
-    Acquire, BackendError, Claim, ErrorKind, LockBackend, LockGuard, LostReason, Release,
+    Acquire, BackendError, Claim, ErrorKind, HolderId, LockBackend, LockGuard, LostReason, Release,
 };
 use tokio::time::{Instant, timeout};
 
@@ -110,6 +110,28 @@ where
     Err(Failure::new("no answer over a whole wire after 50 tries"))
 }
 
+/// Acquires until that is answered. A combination that has given an attempt up may not be asked
+/// again as the same holder: the claim is another's then.
+pub(super) async fn until_acquire_answered(
+    cx: &Cx,
+    client: &Arc<dyn LockBackend>,
+    claim: &mut Claim,
+) -> Result<Acquire, Failure> {
+    let asked = Mutex::new(claim.clone());
+    let answer = until_answered(cx, || async {
+        let now = asked.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let answer = client.acquire(&now).await;
+        if cx.is_given_up(&answer) {
+            let next = Claim::new(now.key, HolderId::random(), now.ttl);
+            *asked.lock().unwrap_or_else(PoisonError::into_inner) = next;
+        }
+        answer
+    });
+    let answer = answer.await;
+    *claim = asked.into_inner().unwrap_or_else(PoisonError::into_inner);
+    answer
+}
+
 /// Releases, and fails the case unless a lease stood. After an attempt whose outcome is not known,
 /// "not held" says that it had worked.
 pub(super) async fn until_released(
@@ -146,8 +168,7 @@ async fn a_refused_connection_is_unavailable(cx: &Cx) -> Outcome {
     ensure!(told, "never told that the store is unavailable");
     ensure!(cx.sight().await?.is_none(), "unavailable, and in sight");
     wire.heal();
-    let claim = cx.claim();
-    until_answered(cx, || wire.client.acquire(&claim)).await?;
+    until_acquire_answered(cx, &wire.client, &mut cx.claim()).await?;
     Ok(())
 }
 
@@ -155,8 +176,8 @@ async fn a_cut_connection_heals(cx: &Cx) -> Outcome {
     let wire = Wire::new(cx).await?;
     for _ in 0..5 {
         wire.each(Proxy::cut);
-        let claim = cx.claim();
-        let answer = until_answered(cx, || wire.client.acquire(&claim)).await?;
+        let mut claim = cx.claim();
+        let answer = until_acquire_answered(cx, &wire.client, &mut claim).await?;
         ensure_matches!(answer, Acquire::Acquired(_), "a free key");
         until_released(cx, &wire.client, &claim).await?;
     }
@@ -220,11 +241,7 @@ async fn a_lost_acquire_meets_another(cx: &Cx) -> Outcome {
         other.ttl = cx.long();
         let lease = cx.acquire(&cx.b, &other).await?;
         wire.heal();
-        if cx.store.combined() && cx.is_given_up(&wire.client.acquire(&late).await) {
-            // After its caller had gone.
-            late = cx.claim();
-        }
-        let answer = until_answered(cx, || wire.client.acquire(&late)).await?;
+        let answer = until_acquire_answered(cx, &wire.client, &mut late).await?;
         ensure_matches!(answer, Acquire::Contended(_), "{then:?}: asking again");
         cx.stands(&other, &lease).await?;
         let answer = until_answered(cx, || wire.client.release(&late)).await?;
