@@ -29,7 +29,7 @@ impl Nodes {
     pub async fn start(options: impl IntoIterator<Item = RedisOptions>) -> Self {
         let mut starting = JoinSet::new();
         for options in options {
-            starting.spawn(RedisServer::start(options.private()));
+            starting.spawn(RedisServer::start(options.private().program_first()));
         }
         let servers = starting.join_all().await;
         Self(servers.into_iter().map(|server| server.expect("a server")).collect())

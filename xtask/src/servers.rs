@@ -85,6 +85,14 @@ pub(crate) fn prepare(source: Source, install: bool) -> Result<Plan> {
     for (name, programs) in &PGBOUNCER_PROGRAMS {
         need(name, programs, install)?;
     }
+    if plan.engine.is_some() {
+        // Tests of several servers take programs where there are any, and containers otherwise.
+        for store in &STORES {
+            if let Err(missing) = need(store.names[0], &store.programs, install) {
+                println!("combinations of stores run in containers: {missing}");
+            }
+        }
+    }
     // The tests' own order puts a running server first. Tests that need a server with options of
     // its own still come to what has been set up here.
     let source = match (source, &plan.engine) {

@@ -23,6 +23,9 @@ pub(super) trait Start: Sized {
     /// Whether a server that was started by others will do.
     fn anyones(options: &Self::Options) -> bool;
 
+    /// Whether a program of this machine comes before a container.
+    fn program_first(options: &Self::Options) -> bool;
+
     /// Why there are no containers of this store, once that is known.
     fn no_containers() -> &'static OnceLock<String>;
 
@@ -45,7 +48,14 @@ pub(super) trait Start: Sized {
 pub(super) async fn start<S: Start>(options: &S::Options) -> Result<S, BoxError> {
     let (name, variable, install) = (S::NAME, S::URL, S::INSTALL);
     let url = env::var(variable).ok().filter(|url| !url.is_empty());
-    match Source::from_env()? {
+    let source = Source::from_env()?;
+    if S::program_first(options)
+        && source != Source::Url
+        && let Some(server) = S::local(options).await?
+    {
+        return Ok(server);
+    }
+    match source {
         Source::Url => match url {
             None => Err(format!("{SOURCE}=url, but {variable} is not set").into()),
             Some(_) if !S::anyones(options) => Err(format!(

@@ -23,6 +23,7 @@ pub struct EtcdOptions {
     files: Files,
     tls: bool,
     private: bool,
+    pub(super) program_first: bool,
     pub(super) root: Option<String>,
     pub(super) users: Vec<User>,
 }
@@ -64,6 +65,13 @@ impl EtcdOptions {
     /// For tests that look at all that a server holds, or change it for everybody.
     pub fn private(mut self) -> Self {
         self.private = true;
+        self
+    }
+
+    /// Takes a program of this machine where there is one, and a container otherwise. For tests
+    /// of several servers each: in containers those keep a small machine from answering.
+    pub fn program_first(mut self) -> Self {
+        self.program_first = true;
         self
     }
 

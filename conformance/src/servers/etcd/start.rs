@@ -27,6 +27,10 @@ impl Start for EtcdServer {
 
     type Options = EtcdOptions;
 
+    fn program_first(options: &EtcdOptions) -> bool {
+        options.program_first
+    }
+
     fn anyones(options: &EtcdOptions) -> bool {
         options.are_default()
     }

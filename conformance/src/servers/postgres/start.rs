@@ -36,6 +36,10 @@ impl Start for PostgresServer {
 
     type Options = PostgresOptions;
 
+    fn program_first(options: &PostgresOptions) -> bool {
+        options.program_first
+    }
+
     fn anyones(options: &PostgresOptions) -> bool {
         options.are_default()
     }

@@ -30,6 +30,10 @@ impl Start for RedisServer {
 
     type Options = RedisOptions;
 
+    fn program_first(options: &RedisOptions) -> bool {
+        options.program_first
+    }
+
     fn anyones(options: &RedisOptions) -> bool {
         options.are_default()
     }
