@@ -93,7 +93,8 @@ async fn acquire_arrives_after_its_release(cx: &Cx) -> Outcome {
     ensure_matches!(cx.a.release(&claim).await?, Release::NotHeld, "release before the acquire");
     let answer = cx.a.acquire(&claim).await;
     cx.note(format!("the straggler: {answer:?}"));
-    if !cx.is_given_up(&answer) {
+    // It may be granted, and need not be: what the release does behind its answer may meet it.
+    if !matches!(answer, Err(BackendError::Unavailable(_) | BackendError::Ambiguous(_))) {
         answer?;
     }
     cx.until_free(cx.ttl + cx.a.limits().expiry_lag + cx.slack()).await
