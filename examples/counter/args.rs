@@ -1,7 +1,11 @@
 //! What the program is asked for.
 
-use std::ffi::OsString;
-use std::str::FromStr;
+use std::ops::RangeInclusive;
+
+use lexopt::Arg::{Long, Short};
+use lexopt::Parser;
+
+use crate::flags::{is_memory, number, said, text};
 
 pub(crate) const HELP: &str = "\
 Many workers add 1 to one counter that is unsafe by itself, under one lock.
@@ -19,8 +23,10 @@ Usage: counter [--workers N] [--processes N] [--url URL] [--key KEY] [--unprotec
   --help          print this
 ";
 
-/// The flag that makes a process one of several. For the program itself, not for people.
-pub(crate) const CHILD: &str = "--child";
+/// The flag, without its dashes, that makes a process one of several. For the program itself, not for people.
+pub(crate) const CHILD: &str = "child";
+
+const NUMBERS: RangeInclusive<usize> = 1..=100_000;
 
 pub(crate) enum Command {
     Run(Args),
@@ -44,7 +50,7 @@ pub(crate) struct Job {
     pub(crate) unprotected: bool,
 }
 
-pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, String> {
+pub(crate) fn parse(mut parser: Parser) -> Result<Command, String> {
     let mut job = Job {
         workers: 500,
         url: "memory:".to_owned(),
@@ -53,35 +59,17 @@ pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command,
         unprotected: false,
     };
     let (mut processes, mut json) = (1, false);
-    let mut args = args.into_iter();
-    while let Some(arg) = args.next() {
-        // A wrong argument may be a URL with a password: it is not repeated as it is.
-        let arg = arg.into_string().map_err(|_| "arguments are UTF-8")?;
-        let (flag, mut attached) = match arg.split_once('=') {
-            Some((flag, value)) => (flag, Some(value.to_owned())),
-            None => (arg.as_str(), None),
-        };
-        let mut value = || match attached.take() {
-            Some(value) => Ok(value),
-            None => match args.next().map(OsString::into_string) {
-                Some(Ok(value)) => Ok(value),
-                _ => Err(format!("{flag} needs a value")),
-            },
-        };
+    while let Some(flag) = parser.next().map_err(said)? {
         match flag {
-            "--workers" => job.workers = number(flag, &value()?)?,
-            "--processes" => processes = number(flag, &value()?)?,
-            "--url" => job.url = value()?,
-            "--key" => job.key = value()?,
-            "--unprotected" => job.unprotected = true,
-            "--json" => json = true,
-            "--help" | "-h" => return Ok(Command::Help),
-            CHILD => return Ok(Command::Child),
-            _ if flag.starts_with('-') => return Err(format!("there is no flag `{flag}`")),
-            _ => return Err("arguments other than flags are not taken".to_owned()),
-        }
-        if attached.is_some() {
-            return Err(format!("{flag} takes no value"));
+            Long("workers") => job.workers = number(&mut parser, "--workers", NUMBERS)?,
+            Long("processes") => processes = number(&mut parser, "--processes", NUMBERS)?,
+            Long("url") => job.url = text(&mut parser)?,
+            Long("key") => job.key = text(&mut parser)?,
+            Long("unprotected") => job.unprotected = true,
+            Long("json") => json = true,
+            Long("help") | Short('h') => return Ok(Command::Help),
+            Long(CHILD) => return Ok(Command::Child),
+            other => return Err(said(other.unexpected())),
         }
     }
     if processes > job.workers {
@@ -95,15 +83,4 @@ pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command,
         );
     }
     Ok(Command::Run(Args { processes, json, job }))
-}
-
-fn is_memory(url: &str) -> bool {
-    url.split(':').next().is_some_and(|scheme| scheme.eq_ignore_ascii_case("memory"))
-}
-
-fn number(flag: &str, text: &str) -> Result<usize, String> {
-    match usize::from_str(text) {
-        Ok(number @ 1..=100_000) => Ok(number),
-        _ => Err(format!("{flag} takes a number from 1 to 100000")),
-    }
 }

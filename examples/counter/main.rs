@@ -17,6 +17,8 @@
 mod args;
 mod counted;
 mod counter;
+#[path = "../shared/flags.rs"]
+mod flags;
 mod processes;
 mod report;
 mod workers;
@@ -34,7 +36,7 @@ type Failure = Box<dyn Error + Send + Sync>;
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let args = match args::parse(std::env::args_os().skip(1)) {
+    let args = match args::parse(lexopt::Parser::from_env()) {
         Ok(Command::Run(args)) => args,
         Ok(Command::Child) => return end(processes::child().await),
         Ok(Command::Help) => {

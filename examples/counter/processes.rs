@@ -72,7 +72,7 @@ struct Process {
 impl Process {
     async fn start(job: Job, counter: PathBuf) -> Result<Self, Failure> {
         let mut child = Command::new(std::env::current_exe()?)
-            .arg(CHILD)
+            .arg(format!("--{CHILD}"))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .kill_on_drop(true)

@@ -1,10 +1,13 @@
 //! What the program is asked for.
 
-use std::ffi::OsString;
 use std::sync::Arc;
 use std::time::Duration;
 
 use leaselock::LockBackend;
+use lexopt::Arg::{Long, Short};
+use lexopt::Parser;
+
+use crate::flags::{is_memory, number, said, text};
 
 pub(crate) const HELP: &str = "\
 Processes move their locks from one store to another while they go on taking them.
@@ -23,8 +26,8 @@ Usage: switchover [--old URL --new URL] [--processes N] [--stay SECONDS] [--back
   --help          print this
 ";
 
-/// The flag that makes a process one of those that move. For the program itself, not for people.
-pub(crate) const CHILD: &str = "--child";
+/// The flag, without its dashes, that makes a process one of those that move. For the program itself, not for people.
+pub(crate) const CHILD: &str = "child";
 
 pub(crate) enum Command {
     Run(Args),
@@ -58,39 +61,21 @@ impl Stores {
     }
 }
 
-pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, String> {
+pub(crate) fn parse(mut parser: Parser) -> Result<Command, String> {
     let (mut old, mut new, mut processes, mut stay) = (None, None, 8, 2);
     let (mut back, mut json, mut status) = (false, false, false);
-    let mut args = args.into_iter();
-    while let Some(arg) = args.next() {
-        // A wrong argument may be a URL with a password: it is not repeated as it is.
-        let arg = arg.into_string().map_err(|_| "arguments are UTF-8")?;
-        let (flag, mut attached) = match arg.split_once('=') {
-            Some((flag, value)) => (flag, Some(value.to_owned())),
-            None => (arg.as_str(), None),
-        };
-        let mut value = || match attached.take() {
-            Some(value) => Ok(value),
-            None => match args.next().map(OsString::into_string) {
-                Some(Ok(value)) => Ok(value),
-                _ => Err(format!("{flag} needs a value")),
-            },
-        };
+    while let Some(flag) = parser.next().map_err(said)? {
         match flag {
-            "--old" => old = Some(value()?),
-            "--new" => new = Some(value()?),
-            "--processes" => processes = number(flag, &value()?, 2)?,
-            "--stay" => stay = number(flag, &value()?, 1)?,
-            "--back" => back = true,
-            "--json" => json = true,
-            "--status" => status = true,
-            "--help" | "-h" => return Ok(Command::Help),
-            CHILD => return Ok(Command::Child),
-            _ if flag.starts_with('-') => return Err(format!("there is no flag `{flag}`")),
-            _ => return Err("arguments other than flags are not taken".to_owned()),
-        }
-        if attached.is_some() {
-            return Err(format!("{flag} takes no value"));
+            Long("old") => old = Some(text(&mut parser)?),
+            Long("new") => new = Some(text(&mut parser)?),
+            Long("processes") => processes = number(&mut parser, "--processes", 2..=100)?,
+            Long("stay") => stay = number(&mut parser, "--stay", 1..=100)?,
+            Long("back") => back = true,
+            Long("json") => json = true,
+            Long("status") => status = true,
+            Long("help") | Short('h') => return Ok(Command::Help),
+            Long(CHILD) => return Ok(Command::Child),
+            other => return Err(said(other.unexpected())),
         }
     }
     let (stores, tasks) = match (old, new) {
@@ -111,15 +96,4 @@ pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command,
     }
     let stay = Duration::from_secs(stay as u64);
     Ok(Command::Run(Args { stores, tasks, processes, stay, back, json }))
-}
-
-fn is_memory(url: &str) -> bool {
-    url.split(':').next().is_some_and(|scheme| scheme.eq_ignore_ascii_case("memory"))
-}
-
-fn number(flag: &str, text: &str, least: usize) -> Result<usize, String> {
-    match text.parse() {
-        Ok(number) if (least..=100).contains(&number) => Ok(number),
-        _ => Err(format!("{flag} takes a number from {least} to 100")),
-    }
 }

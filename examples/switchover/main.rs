@@ -21,6 +21,8 @@
 //! opposite one ran, or a store failed, and with 2 if it was called wrongly.
 
 mod args;
+#[path = "../shared/flags.rs"]
+mod flags;
 mod fleet;
 mod processes;
 mod register;
@@ -39,7 +41,7 @@ type Failure = Box<dyn Error + Send + Sync>;
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let outcome = match args::parse(std::env::args_os().skip(1)) {
+    let outcome = match args::parse(lexopt::Parser::from_env()) {
         Ok(Command::Run(args)) => run(&args).await,
         Ok(Command::Status(stores)) => status(&stores).await,
         Ok(Command::Child) => processes::child().await,

@@ -27,7 +27,7 @@ pub(crate) struct Child {
 impl Child {
     pub(crate) async fn start(job: &Job) -> Result<Self, Failure> {
         let mut process = Command::new(std::env::current_exe()?)
-            .arg(CHILD)
+            .arg(format!("--{CHILD}"))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .kill_on_drop(true)
