@@ -4,7 +4,8 @@
 //! its answer or is gone. The calls of one holder to one store are made in order: a release never
 //! overtakes the acquire before it.
 
-use std::collections::HashMap;
+mod holders;
+
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -15,6 +16,8 @@ use lockcore::{
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout};
 
+pub(crate) use self::holders::Said;
+use self::holders::{Again, Holders, Known};
 use crate::flaw::{Flaw, flawed};
 use crate::silence::Silence;
 
@@ -67,47 +70,6 @@ pub(crate) struct Calls {
     silence: Arc<Silence>,
 }
 
-#[derive(Debug, Default)]
-struct Holders {
-    known: HashMap<HolderId, Known>,
-    /// Forget what is old when there are this many.
-    sweep_at: usize,
-}
-
-/// What is known about a holder.
-#[derive(Debug)]
-struct Known {
-    /// The end of the last call to each store.
-    last: Vec<Option<oneshot::Receiver<()>>>,
-    /// A release was sent: it gets no lease any more.
-    spent: bool,
-    /// How often it has asked for a lease, and how often it was granted or renewed one.
-    asked: u64,
-    agreed: u64,
-    /// Calls to stores and conversations that have not ended.
-    under_way: usize,
-    /// What its attempt that was taken back comes to, for who asks again meanwhile.
-    verdict: Verdict,
-    /// It is spent, and its caller knows.
-    over: bool,
-    /// When it was first heard of, and when nobody asks about it any more.
-    began: Instant,
-    until: Instant,
-}
-
-/// What is answered to an attempt.
-pub(crate) type Said = Result<Acquire, BackendError>;
-
-/// What an attempt that was taken back comes to.
-#[derive(Debug)]
-enum Verdict {
-    Nothing,
-    /// It is being taken back. Whoever is first to ask again waits for it.
-    Coming(Option<oneshot::Sender<Said>>),
-    /// Its caller had gone, and has not been told.
-    Said(Said),
-}
-
 impl Calls {
     pub(crate) fn new(nodes: Vec<Node>) -> Self {
         let silence = Arc::new(Silence::new(nodes.len()));
@@ -140,20 +102,15 @@ impl Calls {
     /// What to answer to a holder that asks again after it was taken back: its caller had stopped
     /// waiting. `None`: there is nothing to say.
     pub(crate) async fn verdict(&self, holder: HolderId) -> Option<Said> {
-        let coming = {
-            let mut holders = self.holders();
-            let known = holders.known.get_mut(&holder)?;
-            match std::mem::replace(&mut known.verdict, Verdict::Nothing) {
-                Verdict::Nothing => return None,
-                Verdict::Said(said) => return Some(said),
-                Verdict::Coming(_) => {
-                    let (sender, coming) = oneshot::channel();
-                    known.verdict = Verdict::Coming(Some(sender));
-                    coming
-                }
-            }
-        };
-        coming.await.ok()
+        if flawed(Flaw::NoVerdict) {
+            return None;
+        }
+        let again = self.holders().get(holder)?.again();
+        match again {
+            Again::Nothing => None,
+            Again::Said(said) => Some(said),
+            Again::Coming(coming) => coming.await.ok(),
+        }
     }
 
     /// Releases everywhere, for a caller who does not ask as this holder again. When that began
@@ -235,48 +192,17 @@ impl Calls {
     }
 
     fn ended(&self, holder: HolderId) {
-        let mut holders = self.holders();
-        let Some(known) = holders.known.get_mut(&holder) else { return };
-        known.under_way = known.under_way.saturating_sub(1);
-        if known.over && known.under_way == 0 {
-            holders.known.remove(&holder);
-        }
+        self.holders().ended(holder);
     }
 
     #[cfg(test)]
     pub(crate) fn holders_known(&self) -> usize {
-        self.holders().known.len()
+        self.holders().len()
     }
 
     fn holders(&self) -> MutexGuard<'_, Holders> {
         // Consistent between any two statements that can panic.
         self.holders.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Holders {
-    const FEW: usize = 64;
-
-    fn of(&mut self, claim: &Claim, nodes: usize) -> &mut Known {
-        let now = Instant::now();
-        if self.known.len() >= self.sweep_at.max(Self::FEW) {
-            self.known.retain(|_, known| known.until > now || known.under_way > 0);
-            self.sweep_at = 2 * self.known.len();
-        }
-        let known = self.known.entry(claim.holder).or_insert_with(|| Known {
-            last: std::iter::repeat_with(|| None).take(nodes).collect(),
-            spent: false,
-            verdict: Verdict::Nothing,
-            asked: 0,
-            agreed: 0,
-            under_way: 0,
-            over: false,
-            began: now,
-            until: now,
-        });
-        // Whoever asks again does so while its lease may stand, or soon.
-        known.until = known.until.max(now + 2 * claim.ttl + Duration::from_secs(60));
-        known
     }
 }
 
@@ -341,7 +267,7 @@ impl Talk {
 
     /// The holder was granted a lease, or renewed it.
     pub(crate) fn agree(&mut self) {
-        if let Some(known) = self.calls.holders().known.get_mut(&self.holder) {
+        if let Some(known) = self.calls.holders().get(self.holder) {
             known.agreed += 1;
             self.agreed = known.agreed;
         }
@@ -349,13 +275,13 @@ impl Talk {
 
     /// Whether the holder was ever granted a lease, or renewed it.
     pub(crate) fn had_agreed(&self) -> bool {
-        self.calls.holders().known.get(&self.holder).is_some_and(|known| known.agreed > 0)
+        self.calls.holders().get(self.holder).is_some_and(|known| known.agreed > 0)
     }
 
     /// Whether a release was sent for the holder, or its lease was renewed since.
     pub(crate) fn is_superseded(&self) -> bool {
-        let superseded = |known: &Known| known.spent || known.agreed != self.agreed;
-        self.calls.holders().known.get(&self.holder).is_none_or(superseded)
+        let superseded = |known: &mut Known| known.spent || known.agreed != self.agreed;
+        self.calls.holders().get(self.holder).is_none_or(superseded)
     }
 
     /// Takes back whatever was granted, everywhere, and lets the holder ask no more. `false`, and
@@ -374,8 +300,7 @@ impl Talk {
             if known.spent || superseded {
                 return false;
             }
-            known.spent = true;
-            known.verdict = Verdict::Coming(None);
+            known.take_back();
             self.calls.queue_releases(known, self.holder)
         };
         self.calls.send_all(queued, claim, limit, replies);
@@ -385,22 +310,8 @@ impl Talk {
     /// The holder was taken back, and this is what its attempt comes to. When the caller, or one who
     /// has asked again, knows, the holder can be forgotten.
     pub(crate) fn conclude(&self, said: Said, caller: oneshot::Sender<Said>) {
-        let mut holders = self.calls.holders();
-        let Some(known) = holders.known.get_mut(&self.holder) else { return };
-        let again = match std::mem::replace(&mut known.verdict, Verdict::Nothing) {
-            Verdict::Coming(again) => again,
-            Verdict::Nothing | Verdict::Said(_) => None,
-        };
-        let untold = match caller.send(said) {
-            Ok(()) => None,
-            Err(said) => match again {
-                Some(again) => again.send(said).err(),
-                None => Some(said),
-            },
-        };
-        known.over = untold.is_none();
-        if let Some(said) = untold {
-            known.verdict = Verdict::Said(said);
+        if let Some(known) = self.calls.holders().get(self.holder) {
+            known.conclude(said, caller);
         }
     }
 }

@@ -26,8 +26,12 @@ pub(crate) enum Flaw {
     UndoesWhatStands,
     /// A holder may ask again after its release.
     NeverSpent,
+    /// Who asks again after it was taken back is not told why.
+    NoVerdict,
     /// Calls do not wait for each other.
     NoOrder,
+    /// A release that has its answer waits for stores that are hung.
+    WaitsForTheHung,
     /// What is released, or taken back, is so in one store alone.
     ReleasesOne,
     /// Keys that were idle have no floor.

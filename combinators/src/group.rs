@@ -306,7 +306,8 @@ impl Group {
             }
             // One that is hung is no little later, and would cost everybody that time.
             let comes = |(node, stand): (usize, &Stand)| {
-                matches!(stand, Stand::Asked) && !self.calls.is_silent(node, asked)
+                let hung = self.calls.is_silent(node, asked) && !flawed(Flaw::WaitsForTheHung);
+                matches!(stand, Stand::Asked) && !hung
             };
             if answer.is_some() && !stands.iter().enumerate().any(comes) {
                 break;

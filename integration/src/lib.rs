@@ -5,6 +5,7 @@
 
 pub mod ahead;
 pub mod fence;
+pub mod history;
 pub mod nodes;
 pub mod program;
 pub mod store;
@@ -51,13 +52,22 @@ pub fn all_text(error: &dyn Error) -> String {
     text
 }
 
-/// Nanoseconds on a clock that all processes of this machine share, and nobody sets.
-#[cfg(unix)]
+/// Nanoseconds on a clock that all processes of this machine share, and where there is a Unix
+/// nobody sets.
 #[must_use]
-pub fn monotonic() -> u128 {
-    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
-    let (seconds, nanos) = (now.tv_sec.unsigned_abs(), now.tv_nsec.unsigned_abs());
-    u128::from(seconds) * 1_000_000_000 + u128::from(nanos)
+pub fn monotonic() -> u64 {
+    #[cfg(unix)]
+    {
+        use rustix::time::{ClockId, clock_gettime};
+
+        let now = clock_gettime(ClockId::Monotonic);
+        now.tv_sec.unsigned_abs() * 1_000_000_000 + now.tv_nsec.unsigned_abs()
+    }
+    #[cfg(not(unix))]
+    {
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+        u64::try_from(now.unwrap_or_default().as_nanos()).unwrap_or(u64::MAX)
+    }
 }
 
 /// Makes tests of functions that take a [`Kind`](store::Kind): one on every store.

@@ -1,11 +1,13 @@
 //! What the combinations promise, one thing at a time, on the paused clock.
 
+mod ceiling;
 #[path = "../../tests/common/mod.rs"]
 mod common;
 mod losing;
 mod mutants;
 mod order;
 mod quorum;
+mod registration;
 mod switchover;
 mod waiting;
 

@@ -72,7 +72,7 @@ macro_rules! mutants {
             let flaw = flaw.trim().trim_end_matches(',');
             assert!(tried.iter().any(|tried| format!("{tried:?}") == flaw), "{flaw}");
         }
-        assert!(tried.len() >= 14);
+        assert!(tried.len() >= 24);
     }};
 }
 
@@ -90,13 +90,15 @@ mutants! {
     undoes_the_next: UndoesTheNext is found by order::an_attempt_does_not_undo_the_one_after_it;
     undoes_what_stands: UndoesWhatStands is found by order::asking_again_takes_nothing_back;
     never_spent: NeverSpent is found by order::a_holder_that_was_taken_back_is_spent;
+    no_verdict: NoVerdict is found by order::asking_again_after_a_roll_back_tells_why;
     no_order: NoOrder is found by order::a_release_comes_after_the_acquire_that_it_undoes;
+    waits_for_the_hung: WaitsForTheHung is found by quorum::a_hung_node_adds_nothing;
     no_floor: NoFloor is found by switchover::tokens_rise_for_idle_keys;
     ceiling_forgotten: CeilingForgotten is found by switchover::tokens_rise_for_idle_keys;
-    ceiling_late: CeilingLate is found by switchover::no_token_is_answered_above_the_ceiling;
-    floor_kept: FloorKept is found by switchover::a_registration_that_was_lost_is_begun_anew;
-    looks_too_early: LooksTooEarly is found by switchover::opposite_phases_never_run_at_once;
-    outlives: OutlivesRegistration is found by switchover::no_lease_outlives_its_registration;
-    leaves_at_once: LeavesAtOnce is found by switchover::leaving_waits_for_locks;
+    ceiling_late: CeilingLate is found by ceiling::no_token_is_answered_above_the_ceiling;
+    floor_kept: FloorKept is found by registration::a_registration_that_was_lost_is_begun_anew;
+    looks_too_early: LooksTooEarly is found by registration::opposite_phases_never_run_at_once;
+    outlives: OutlivesRegistration is found by registration::no_lease_outlives_its_registration;
+    leaves_at_once: LeavesAtOnce is found by registration::leaving_waits_for_locks;
     wakes_itself: WakesItself is found by switchover::a_waiter_does_not_wake_itself;
 }

@@ -197,8 +197,7 @@ fn a_runtime_that_has_ended_does_not_hang_anybody() {
 }
 
 /// Whoever stopped waiting for an attempt that failed is told why when it asks again.
-#[tokio::test(start_paused = true)]
-async fn asking_again_after_a_roll_back_tells_why() {
+pub(super) async fn asking_again_after_a_roll_back_tells_why() {
     for after in [LIMIT / 2, LIMIT + 5 * MS, LIMIT * 4] {
         let (quorum, nodes) = quorum(3).await;
         nodes[0].be(Mood::Paused);
@@ -217,4 +216,9 @@ async fn asking_again_after_a_roll_back_tells_why() {
         sleep(LIMIT).await;
         assert_eq!(quorum.0.calls.holders_known(), 0);
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn asking_again_after_a_roll_back() {
+    asking_again_after_a_roll_back_tells_why().await;
 }

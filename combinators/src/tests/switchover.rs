@@ -1,16 +1,16 @@
 //! Moving from one store to another.
 
-use lockcore::{Error, ErrorKind, LockManager, LostReason, Release};
+use lockcore::{Error, ErrorKind, LockManager, Release};
 
 use super::*;
 use crate::Phase::{self, Both, New, Old};
 use crate::Switchover;
 
-const KINDS: [Tokens; 4] =
+pub(super) const KINDS: [Tokens; 4] =
     [Tokens::Clock(0), Tokens::Clock(-2000), Tokens::PerKey, Tokens::Revision];
 
 /// An old store and a new one.
-fn pair(old: Tokens, new: Tokens) -> [Node; 2] {
+pub(super) fn pair(old: Tokens, new: Tokens) -> [Node; 2] {
     let nodes = [Node::new(old), Node::new(new)];
     for node in &nodes {
         node.delays(1, 1, 3);
@@ -18,12 +18,12 @@ fn pair(old: Tokens, new: Tokens) -> [Node; 2] {
     nodes
 }
 
-async fn start(nodes: &[Node; 2], phase: Phase) -> Result<Switchover, Error> {
+pub(super) async fn start(nodes: &[Node; 2], phase: Phase) -> Result<Switchover, Error> {
     let [old, new] = nodes.clone();
     Switchover::builder(old, new, phase).label(format!("in {phase}")).start().await
 }
 
-async fn started(nodes: &[Node; 2], phase: Phase) -> Switchover {
+pub(super) async fn started(nodes: &[Node; 2], phase: Phase) -> Switchover {
     start(nodes, phase).await.expect("nobody in the way")
 }
 
@@ -68,120 +68,6 @@ async fn idle_keys() {
     tokens_rise_for_idle_keys().await;
 }
 
-/// Many leases of one key, and raises, put its counter far ahead of all others; whoever leaves the
-/// store knows of it all the same, whenever that is.
-pub(super) async fn no_token_is_answered_above_the_ceiling() {
-    for kind in KINDS {
-        for (phase, store) in [(Old, 0), (New, 1)] {
-            let nodes = pair(kind, kind);
-            let switch = started(&nodes, phase).await;
-            let mut claim = claim();
-            for raise in [0, 1, 7_000_000, 90_000_000_000] {
-                let lease = acquired(&switch, &claim).await;
-                claim.min_token = lease.token + raise;
-                let Ok(lockcore::Renew::Renewed(raised)) = switch.renew(&claim).await else {
-                    panic!("{phase}: held");
-                };
-                assert!(raised.token >= claim.min_token);
-                let tokens = ceilings(TTL).map(|probe| {
-                    let Acquire::Acquired(probed) = nodes[store].store.acquire(&probe) else {
-                        panic!("{phase}: its ceiling is still being raised");
-                    };
-                    nodes[store].store.release(&probe);
-                    probed.token
-                });
-                let ceiling = tokens.max().expect("some");
-                assert!(ceiling > raised.token, "{kind:?}, {phase}: {ceiling} {raised:?}");
-                switch.release(&claim).await.expect("held");
-                claim.holder = HolderId::random();
-            }
-        }
-    }
-}
-
-/// Claims for the keys that remember the ceiling.
-fn ceilings(ttl: Duration) -> impl Iterator<Item = Claim> {
-    (0..16).map(move |n| {
-        let mut claim = claim_on(&format!("leaselock.switchover/ceiling/{n}"));
-        claim.ttl = ttl;
-        claim
-    })
-}
-
-#[tokio::test(start_paused = true)]
-async fn tokens_below_ceilings() {
-    no_token_is_answered_above_the_ceiling().await;
-}
-
-/// A store is asked for its ceiling once, and no more while tokens stay below it.
-#[tokio::test(start_paused = true)]
-async fn a_ceiling_is_seldom_raised() {
-    let nodes = pair(Tokens::Clock(0), Tokens::Clock(0));
-    let switch = started(&nodes, Old).await;
-    acquired(&switch, &claim_on("first")).await;
-    let before = nodes[0].calls("acquire");
-    for n in 0..20 {
-        sleep(100 * MS).await;
-        acquired(&switch, &claim_on(&format!("k{n}"))).await;
-    }
-    assert_eq!(nodes[0].calls("acquire") - before, 20);
-}
-
-/// However many processes go from store to store, floors follow the clocks.
-#[tokio::test(start_paused = true)]
-async fn a_fleet_does_not_drive_its_floors_ahead() {
-    let nodes = pair(Tokens::Clock(0), Tokens::Clock(0));
-    for way in 0..4 {
-        let mut fleet = Vec::new();
-        let mut floors = Vec::new();
-        for phase in [[Old, Both, New], [New, Both, Old]][way % 2] {
-            let mut next = Vec::new();
-            for process in 0..16 {
-                let switch = started(&nodes, phase).await;
-                let asked = claim_on(&format!("k{process}"));
-                acquired(&switch, &asked).await;
-                switch.release(&asked).await.expect("held");
-                floors.push(switch.floor());
-                next.push(switch);
-                if let Some(last) = fleet.pop() {
-                    Switchover::leave(&last).await;
-                }
-            }
-            fleet = next;
-        }
-        // What the store's clock says: a key of its own has no other token.
-        let now = acquired(&nodes[0], &claim_on(&format!("clock/{way}"))).await.token;
-        let ahead = floors.iter().max().expect("some").saturating_sub(now);
-        assert!(ahead < 13_000_000, "way {way}: {ahead} us ahead");
-        for last in fleet {
-            last.leave().await;
-        }
-        sleep(Duration::from_secs(6)).await;
-    }
-}
-
-/// Without a ceiling there is no lease: it might have a token that nobody knows of later.
-#[tokio::test(start_paused = true)]
-async fn a_ceiling_that_cannot_be_raised_is_told_as_ambiguous() {
-    let nodes = pair(Tokens::Clock(0), Tokens::Clock(0));
-    let switch = started(&nodes, New).await;
-    let hold = |ttl| {
-        for other in ceilings(ttl) {
-            nodes[1].store.acquire(&other);
-        }
-    };
-    hold(TTL);
-    let (took, answer) = elapsed(switch.acquire(&claim())).await;
-    answer.expect("they are free when their ttl is over");
-    assert!(took >= TTL - 100 * MS, "{took:?}");
-    hold(MAX_TTL);
-    sleep(Duration::from_secs(20)).await;
-    let (took, answer) = elapsed(switch.acquire(&claim_on("another"))).await;
-    let error = answer.expect_err("somebody keeps all of them");
-    assert!(matches!(error, BackendError::Ambiguous(_)), "{error:?}");
-    assert!(took < Duration::from_secs(12), "{took:?}");
-}
-
 /// Keys that go from a neighbouring phase's process to one in both and back.
 pub(super) async fn one_token_is_in_both_stores() {
     for old in KINDS {
@@ -216,93 +102,6 @@ async fn both() {
     one_token_is_in_both_stores().await;
 }
 
-/// However two starts interleave, never do both succeed; and one of two in turn does.
-pub(super) async fn opposite_phases_never_run_at_once() {
-    let mut outcomes = [0; 3];
-    for seed in 0..60 {
-        let nodes = pair(Tokens::Clock(0), Tokens::Clock(0));
-        for (n, node) in (0..).zip(&nodes) {
-            node.delays(2 * seed + n, 0, 40);
-        }
-        let late = Duration::from_millis(fastrand::Rng::with_seed(seed).u64(..60));
-        let second = async {
-            sleep(late).await;
-            start(&nodes, New).await
-        };
-        let (first, second) = tokio::join!(start(&nodes, Old), second);
-        assert!(first.is_err() || second.is_err(), "seed {seed}: both run");
-        for refused in [&first, &second].into_iter().filter_map(|start| start.as_ref().err()) {
-            assert_eq!(refused.kind(), ErrorKind::Rejected, "{refused}");
-        }
-        outcomes[usize::from(first.is_ok()) + 2 * usize::from(second.is_ok())] += 1;
-    }
-    // Not because none ever did.
-    assert!(outcomes[1] > 0, "{outcomes:?}");
-}
-
-#[tokio::test(start_paused = true)]
-async fn opposite_phases() {
-    opposite_phases_never_run_at_once().await;
-}
-
-/// A registration lives on in the stores for as long as a lease given under it may.
-pub(super) async fn no_lease_outlives_its_registration() {
-    let nodes = pair(Tokens::Clock(0), Tokens::Clock(0));
-    let switch = started(&nodes, New).await;
-    // From now on nothing comes through that renews it.
-    nodes[1].be(Mood::Paused);
-    let mut given = 0;
-    for _ in 0..200 {
-        sleep(Duration::from_secs(1)).await;
-        nodes[1].be(Mood::Well);
-        let registered = nodes[1].store.list("leaselock.switchover/new/", None, 1);
-        let remaining = registered.first().map_or(Duration::ZERO, |info| info.remaining);
-        let mut claim = claim_on("long");
-        claim.ttl = MAX_TTL;
-        // As it was at the beginning of the call: the network is held up meanwhile.
-        nodes[1].be(Mood::Paused);
-        let answer = timeout(MS, switch.acquire(&claim)).await;
-        if answer.is_err() {
-            assert!(remaining >= claim.ttl, "a lease could outlive {remaining:?}");
-            given += 1;
-        }
-    }
-    assert!(given > 10, "{given}");
-}
-
-#[tokio::test(start_paused = true)]
-async fn registrations_and_leases() {
-    no_lease_outlives_its_registration().await;
-}
-
-/// While it was not registered others may have been in the opposite phase.
-pub(super) async fn a_registration_that_was_lost_is_begun_anew() {
-    let nodes = pair(Tokens::Clock(0), Tokens::Revision);
-    let new = started(&nodes, New).await;
-    let before = acquired(&new, &claim()).await;
-    nodes[1].store.wipe();
-    let old = started(&nodes, Old).await;
-    // It finds out when it renews, and is refused.
-    sleep(MAX_TTL + Duration::from_secs(1)).await;
-    let refused = new.acquire(&claim()).await.expect_err("others are in the opposite phase");
-    assert!(matches!(refused, BackendError::Rejected(_)), "{refused}");
-    assert!(refused.to_string().contains("in old"), "{refused}");
-    let (asked, floor) = (claim(), new.floor());
-    let between = acquired(&old, &asked).await;
-    assert!(between.token > before.token);
-    old.release(&asked).await.expect("held");
-    old.leave().await;
-    sleep(Duration::from_secs(3)).await;
-    assert!(new.floor() > floor);
-    let after = acquired(&new, &claim()).await;
-    assert!(after.token > between.token, "{after:?} after {between:?}");
-}
-
-#[tokio::test(start_paused = true)]
-async fn registering_anew() {
-    a_registration_that_was_lost_is_begun_anew().await;
-}
-
 /// A floor that is given is for a store that is gone; one that is there has gone on since.
 #[tokio::test(start_paused = true)]
 async fn a_given_floor_does_not_hide_the_store() {
@@ -320,76 +119,6 @@ async fn a_given_floor_does_not_hide_the_store() {
     assert_eq!(start(&nodes, New).await.expect_err("no floor").kind(), ErrorKind::Unavailable);
     let switch = begin(idle + 17).await.expect("it is said to be gone");
     assert_eq!(switch.floor(), idle + 17);
-}
-
-/// Nobody may enter the opposite phase while a lock of this one is believed to be held.
-pub(super) async fn leaving_waits_for_locks() {
-    let nodes = pair(Tokens::Clock(0), Tokens::Clock(0));
-    for release in [true, false] {
-        let old = started(&nodes, Old).await;
-        let locks = LockManager::builder(old.clone()).ttl(TTL).build().expect("a ttl");
-        let guard = locks.lock(KEY).expect("a key").acquire().await.expect("free");
-        sleep(Duration::from_secs(20)).await;
-        let leaving = tokio::spawn(async move { old.leave().await });
-        sleep(Duration::from_secs(1)).await;
-        assert!(guard.is_valid() && !leaving.is_finished());
-        start(&nodes, New).await.expect_err("a lock is held");
-        if release {
-            guard.release().await.expect("held");
-            leaving.await.expect("no panic");
-        } else {
-            let (took, left) = elapsed(leaving).await;
-            left.expect("no panic");
-            assert!(took <= TTL, "{took:?}");
-            assert!(!guard.is_valid());
-            assert_eq!(guard.lost().await, LostReason::Expired);
-        }
-        let new = started(&nodes, New).await;
-        let (took, ()) = elapsed(new.leave()).await;
-        assert!(took < 20 * MS, "it has no locks to wait for: {took:?}");
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn leaving() {
-    leaving_waits_for_locks().await;
-}
-
-#[tokio::test(start_paused = true)]
-async fn who_has_left_gives_no_leases() {
-    for after in 0..30 {
-        let nodes = pair(Tokens::Clock(0), Tokens::Clock(0));
-        let switch = started(&nodes, New).await;
-        // In the middle of registering anew.
-        nodes[1].store.wipe();
-        sleep(MAX_TTL - 5 * MS + after * MS).await;
-        switch.leave().await;
-        let error = switch.acquire(&claim()).await.expect_err("it has left");
-        assert!(matches!(error, BackendError::Rejected(_)), "{error}");
-        sleep(Duration::from_secs(10)).await;
-        assert!(switch.status().await.expect("both are up").processes().is_empty());
-        switch.acquire(&claim()).await.expect_err("it has left");
-    }
-}
-
-/// Whenever a start is dropped, its registration goes.
-#[tokio::test(start_paused = true)]
-async fn a_start_that_is_dropped_leaves_nothing() {
-    for phase in [Old, Both, New] {
-        let mut ended = false;
-        for after in (0..).step_by(if phase == Both { 1 } else { 9 }) {
-            let nodes = pair(Tokens::Clock(0), Tokens::Clock(0));
-            ended = timeout(after * MS, start(&nodes, phase)).await.is_ok();
-            sleep(Duration::from_secs(5)).await;
-            for node in &nodes {
-                assert_eq!(node.store.list("", None, 10), [], "{phase}, after {after} ms");
-            }
-            if ended {
-                break;
-            }
-        }
-        assert!(ended);
-    }
 }
 
 /// Whenever the caller stops waiting and releases, nothing is left behind in either store.

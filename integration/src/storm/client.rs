@@ -13,7 +13,9 @@ use leaselock::{
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
-use super::{Note, Pulse, stamp};
+use super::{Note, Pulse};
+use crate::history::Held;
+use crate::monotonic;
 use crate::nodes::{lease, quorum};
 use crate::store::redis::connection;
 
@@ -131,12 +133,12 @@ impl Client {
     async fn die(&self, who: &str, key: &str) {
         let name = LockKey::new(key).expect("a key");
         let claim = Claim::new(name, HolderId::random(), self.plan.ttl);
-        let asked = stamp();
+        let asked = monotonic();
         match self.quorum.acquire(&claim).await {
             Ok(Acquire::Acquired(lease)) => {
                 let useful = lease.ttl.mul_f64(0.99).saturating_sub(Duration::from_millis(2));
-                let until = asked + u64::try_from(useful.as_micros()).expect("a short time");
-                self.held(who, key, (lease.token, lease.token), (stamp(), until));
+                let until = asked + u64::try_from(useful.as_nanos()).expect("a short time");
+                self.held(who, key, (lease.token, lease.token), (monotonic(), until));
             }
             Ok(Acquire::Contended(_)) => self.note(Note::Contended),
             // A try of its own: nobody retries it.
@@ -148,7 +150,7 @@ impl Client {
         // Who has the answer after the end never believed.
         if began <= ended {
             let (who, key) = (who.to_owned(), key.to_owned());
-            self.note(Note::Held { who, key, tokens, time: (began, ended) });
+            self.note(Note::Held(Held { who, key, tokens, time: (began, ended) }));
         }
     }
 
@@ -175,7 +177,7 @@ impl Client {
 
     async fn hold(&self, who: &str, key: &str, guard: LockGuard, random: &mut fastrand::Rng) {
         let (granted, first) = (Instant::now(), guard.fencing_token());
-        let began = stamp();
+        let began = monotonic();
         if !guard.is_valid() {
             let slow = self.was_slow(granted - self.plan.ttl);
             let about = format!("{key} was not valid any more when it came, machine {:?}", slow.1);
@@ -188,7 +190,7 @@ impl Client {
         let mut records = Records::new(&self.well);
         let reason = loop {
             // Looked at afterwards, so that it was valid then.
-            let now = stamp();
+            let now = monotonic();
             if guard.is_valid() {
                 ended = now;
             }

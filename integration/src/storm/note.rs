@@ -3,21 +3,13 @@
 use std::fmt;
 use std::str::FromStr;
 
+use crate::history::Held;
+
 /// What happened to a client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Note {
     /// It relied on a lock.
-    Held {
-        /// Of which client.
-        who: String,
-        /// What was locked.
-        key: String,
-        /// The token at the beginning, and at the end.
-        tokens: (u64, u64),
-        /// When it had a valid guard for the first time, and for the last, by
-        /// [`stamp`](super::stamp).
-        time: (u64, u64),
-    },
+    Held(Held),
     /// It lost a lock, which is excused or is not.
     Lost {
         /// Whether the promises of a quorum allow it.
@@ -42,9 +34,7 @@ impl fmt::Display for Note {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let line = |about: &str| about.replace('\n', " ");
         match self {
-            Self::Held { who, key, tokens, time } => {
-                write!(f, "held {who} {key} {} {} {} {}", tokens.0, tokens.1, time.0, time.1)
-            }
+            Self::Held(held) => write!(f, "held {held}"),
             Self::Lost { excused, about } => write!(f, "lost {excused} {}", line(about)),
             Self::Failed { excused, about } => write!(f, "failed {excused} {}", line(about)),
             Self::GaveUp => f.write_str("gave-up"),
@@ -74,12 +64,12 @@ impl FromStr for Note {
             _ => {}
         }
         match line.split(' ').collect::<Vec<_>>()[..] {
-            ["held", who, key, first, last, began, ended] => Ok(Self::Held {
+            ["held", who, key, first, last, began, ended] => Ok(Self::Held(Held {
                 who: who.to_owned(),
                 key: key.to_owned(),
                 tokens: (number(first)?, number(last)?),
                 time: (number(began)?, number(ended)?),
-            }),
+            })),
             _ => Err(wrong()),
         }
     }
@@ -93,7 +83,7 @@ mod tests {
     fn notes_are_read_as_they_are_written() {
         let (who, key) = ("2.1".to_owned(), "k".to_owned());
         for note in [
-            Note::Held { who, key, tokens: (1, 2), time: (3, 4) },
+            Note::Held(Held { who, key, tokens: (1, 2), time: (3, 4) }),
             Note::Lost { excused: true, about: "one two  three".to_owned() },
             Note::Failed { excused: false, about: "x".to_owned() },
             Note::GaveUp,

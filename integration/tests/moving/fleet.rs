@@ -5,13 +5,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use fastrand::Rng;
+use integration::history::Held;
 use integration::program::Program;
 use leaselock::Phase;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
-use crate::history::{Held, read};
+use crate::history::read;
 
 const PROCESSES: usize = 8;
 

@@ -1,19 +1,8 @@
-//! What the processes have said, and whether it may have been so.
+//! What the processes have said.
 
 use std::collections::BTreeMap;
 
-/// A lock that somebody had.
-#[derive(Clone, Debug)]
-pub(crate) struct Held {
-    /// Which process, and in which phase.
-    pub(crate) who: String,
-    pub(crate) key: String,
-    /// The token, at first and at last.
-    pub(crate) tokens: (u64, u64),
-    /// Two moments at which it was valid, and so it was between them.
-    pub(crate) from: u128,
-    pub(crate) to: u128,
-}
+use integration::history::Held;
 
 /// Reads what one process has said. A lock whose end was not said was held for a moment.
 pub(crate) fn read(who: &str, lines: &[String], into: &mut Vec<Held>) {
@@ -28,39 +17,21 @@ pub(crate) fn read(who: &str, lines: &[String], into: &mut Vec<Held>) {
             ("got", _) => {
                 open.insert(key.to_owned(), into.len());
                 let (who, key) = (who.to_owned(), key.to_owned());
-                into.push(Held { who, key, tokens: (token, token), from: time, to: time });
+                into.push(Held { who, key, tokens: (token, token), time: (time, time) });
             }
             ("had", Some(index)) => {
                 into[index].tokens.1 = token;
-                into[index].to = time;
+                into[index].time.1 = time;
             }
             _ => {}
         }
     }
 }
 
-/// Nobody had a key while another had it, and whoever came later had greater tokens.
-pub(crate) fn check(all: &[Held]) -> Result<(), String> {
-    let mut by_key: BTreeMap<&str, Vec<&Held>> = BTreeMap::new();
-    for held in all {
-        by_key.entry(&held.key).or_default().push(held);
-    }
-    for mut of_key in by_key.into_values() {
-        of_key.sort_by_key(|held| held.from);
-        for pair in of_key.windows(2) {
-            if pair[1].from <= pair[0].to {
-                return Err(format!("two at once: {:?} and {:?}", pair[0], pair[1]));
-            }
-            if pair[1].tokens.0 <= pair[0].tokens.1 {
-                return Err(format!("tokens fell: {:?} then {:?}", pair[0], pair[1]));
-            }
-        }
-    }
-    Ok(())
-}
-
 #[test]
 fn what_must_not_be_is_found() {
+    use integration::history::check;
+
     let lines = |text: &str| text.lines().map(str::to_owned).collect::<Vec<_>>();
     let verdict = |first: &str, second: &str| {
         let mut all = Vec::new();

@@ -11,6 +11,7 @@
 mod fleet;
 mod history;
 
+use integration::history::check;
 use integration::store::{Kind, Store};
 
 use crate::fleet::Fleet;
@@ -38,7 +39,7 @@ async fn moves(old: Kind, new: Kind, ahead: Option<Kind>) {
     }
     let all = fleet.end().await;
     println!("{old:?} to {new:?}: {}", all.summary());
-    history::check(&all.held).unwrap_or_else(|error| panic!("seed {seed}: {error}"));
+    check(&all.held).unwrap_or_else(|error| panic!("seed {seed}: {error}"));
     assert!(all.held.len() >= wanted);
     all.has_seen_everything();
 }
