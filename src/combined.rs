@@ -8,8 +8,15 @@ use lockcore_combinators::{Phase, Quorum, Switchover};
 
 use crate::stores::part;
 
-/// A quorum of the stores at the hosts of a URL: each host with all else that the URL says.
+/// A quorum of the stores at the hosts of a URL, a majority of which must be there and let us look.
 pub(crate) async fn quorum(nodes: &str) -> Result<Arc<dyn LockBackend>, Error> {
+    let quorum = quorum_part(nodes).await?;
+    quorum.inspect(&LockKey::new("leaselock.quorum")?).await?;
+    Ok(quorum)
+}
+
+/// The quorum alone, which need not be reached yet: each host with all else that the URL says.
+pub(crate) async fn quorum_part(nodes: &str) -> Result<Arc<dyn LockBackend>, Error> {
     let (nodes, max_ttl) = max_ttl(nodes)?;
     let mut opening = tokio::task::JoinSet::new();
     let urls = hosts(&nodes)?;
@@ -33,10 +40,7 @@ pub(crate) async fn quorum(nodes: &str) -> Result<Arc<dyn LockBackend>, Error> {
             builder = builder.node(host, store);
         }
     }
-    let quorum = builder.build()?;
-    // A majority must be there, and let us look.
-    quorum.inspect(&LockKey::new("leaselock.quorum")?).await?;
-    Ok(Arc::new(quorum))
+    Ok(Arc::new(builder.build()?))
 }
 
 /// The parameter of a URL that is the quorum's own, and the URL without it.
@@ -71,7 +75,14 @@ fn hosts(url: &str) -> Result<Vec<(String, String)>, InvalidInput> {
         Some((user, hosts)) => (format!("{user}@"), hosts),
         None => (String::new(), authority),
     };
-    if hosts.is_empty() || hosts.split(',').any(str::is_empty) {
+    if user.trim_end_matches('@').contains('@') {
+        return Err(InvalidInput::new(
+            "the stores of a quorum's URL have one user and password, before the first host: an \
+             `@` in those needs a percent-escape",
+        ));
+    }
+    // Before anything is sent to what may be one host of a URL that was meant otherwise.
+    if hosts.split(',').count() < 3 || hosts.split(',').any(str::is_empty) {
         return Err(wrong());
     }
     let each = |host: &str| (host.to_owned(), format!("{scheme}://{user}{host}{path}"));
@@ -180,10 +191,17 @@ mod tests {
         ];
         let urls: Vec<_> = urls.iter().map(|(host, url)| (host.as_str(), url.as_str())).collect();
         assert_eq!(urls, expected);
-        for wrong in ["redis:a,b,c", "redis://", "redis://a,,b", "redis://a,b,", "redis://:se/c@a"]
-        {
+        for wrong in [
+            "redis:a,b,c",
+            "redis://",
+            "redis://a,b",
+            "redis://a,,b",
+            "redis://a,b,",
+            "redis://:sec/ret@a,b,c",
+            "redis://:secret@a,:secret@b,:secret@c",
+        ] {
             let error = hosts(wrong).expect_err(wrong).to_string();
-            assert!(!error.contains("se/c"), "{error}");
+            assert!(!error.contains("sec"), "{error}");
         }
     }
 

@@ -135,7 +135,7 @@ pub(crate) fn part(url: &str) -> Opening<'_> {
                 Err(error) if error.kind() == ErrorKind::Unavailable => (open.build)(url),
                 done => done,
             },
-            Store::Quorum(nodes) => combined::quorum(nodes).await,
+            Store::Quorum(nodes) => combined::quorum_part(nodes).await,
             Store::Switchover(_) => Err(InvalidInput::new(
                 "a switch is between stores, and no part of another combination",
             )

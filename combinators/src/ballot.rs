@@ -53,7 +53,9 @@ pub(crate) struct Rules {
     pub(crate) gate: Duration,
     /// How long one call may take.
     pub(crate) limit: Duration,
-    /// The longest lease that is answered, and the largest token that can be asked for.
+    /// The shortest lease that can be asked for, the longest that is answered, and the largest
+    /// token that can be asked for.
+    pub(crate) min_ttl: Duration,
     pub(crate) max_ttl: Duration,
     pub(crate) max_token: u64,
     /// Each store is asked when the one before it has granted.
@@ -107,8 +109,13 @@ impl Ballot {
 
     /// Asks a store, for this token at least. Whoever was released meanwhile asks no more.
     fn ask(&mut self, node: usize, verb: Verb, token: u64) {
+        self.ask_for(self.claim.ttl, node, verb, token);
+    }
+
+    fn ask_for(&mut self, ttl: Duration, node: usize, verb: Verb, token: u64) {
         let floor = token.min(self.rules.max_token).max(self.claim.min_token);
-        let claim = self.claim.clone().with_min_token(floor);
+        let mut claim = self.claim.clone().with_min_token(floor);
+        claim.ttl = ttl;
         let sent = self.talk.send(node, verb, claim, self.rules.limit, &self.sender);
         if let Some(stand) = self.stands.get_mut(node) {
             *stand = if sent { Stand::Asked } else { Stand::NotHeld };
@@ -192,13 +199,8 @@ impl Ballot {
         loop {
             if let Some(token) = agreed {
                 self.raise_once(token, &mut raised);
-                for node in 0..self.stands.len() {
-                    match self.stands.get(node) {
-                        Some(Stand::NotHeld | Stand::Contended(_)) if again => {
-                            self.ask(node, Verb::Acquire, token);
-                        }
-                        _ => {}
-                    }
+                if again {
+                    self.join(token, end);
                 }
             }
             while self.stands.iter().any(|stand| matches!(stand, Stand::Asked)) {
@@ -216,6 +218,22 @@ impl Ballot {
             again = true;
             sleep(pause.mul_f64(0.5 + fastrand::f64())).await;
             pause = (pause * 2).min(self.rules.limit.max(GRACE));
+        }
+    }
+
+    /// Asks those that have no lease to hold it as well, for what is left of it.
+    fn join(&mut self, token: u64, end: Instant) {
+        let mut left = end.saturating_duration_since(Instant::now());
+        if flawed(Flaw::JoinsForLonger) {
+            left = self.claim.ttl;
+        }
+        if left < self.rules.min_ttl {
+            return;
+        }
+        for node in 0..self.stands.len() {
+            if let Some(Stand::NotHeld | Stand::Contended(_)) = self.stands.get(node) {
+                self.ask_for(left, node, Verb::Acquire, token);
+            }
         }
     }
 

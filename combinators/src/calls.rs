@@ -278,6 +278,13 @@ impl Talk {
         self.calls.holders().get(self.holder).is_some_and(|known| known.agreed > 0)
     }
 
+    /// The holder has lost its lease for good, and gets none any more.
+    pub(crate) fn lost(&self) {
+        if let Some(known) = self.calls.holders().get(self.holder) {
+            known.spent = true;
+        }
+    }
+
     /// Whether a release was sent for the holder, or its lease was renewed since.
     pub(crate) fn is_superseded(&self) -> bool {
         let superseded = |known: &mut Known| known.spent || known.agreed != self.agreed;

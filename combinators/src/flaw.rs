@@ -16,6 +16,8 @@ pub(crate) enum Flaw {
     /// A majority of those who answered is enough.
     #[cfg(test)]
     MajorityOfAnswers,
+    /// The same store twice counts twice in a renewal.
+    RenewedTwice,
     /// A renewal counts stores that it gives the lease to.
     CountsJoined,
     /// The ttl counts from the last round, and not from the call.
@@ -30,10 +32,14 @@ pub(crate) enum Flaw {
     NoVerdict,
     /// Calls do not wait for each other.
     NoOrder,
+    /// A renewal that finds a majority gone takes back what is left, which a guard may rely on.
+    TakesFromTheGuard,
     /// A release that has its answer waits for stores that are hung.
     WaitsForTheHung,
     /// What is released, or taken back, is so in one store alone.
     ReleasesOne,
+    /// Stores are given a lease again for longer than its holder may believe in it.
+    JoinsForLonger,
     /// Keys that were idle have no floor.
     NoFloor,
     /// Tokens are answered that whoever leaves the store later does not know of.
@@ -46,6 +52,8 @@ pub(crate) enum Flaw {
     LooksTooEarly,
     /// Leases are granted as long as there is a registration.
     OutlivesRegistration,
+    /// A lock is believed in for as long as the store has granted it, and not as was promised.
+    BelievesTheGrant,
     /// Leaving does not wait for locks.
     LeavesAtOnce,
     /// Any release in any store wakes a waiter.

@@ -75,6 +75,7 @@ impl Group {
                 _ => self.gate,
             },
             limit: self.limit(&claim),
+            min_ttl: self.limits.min_ttl,
             max_ttl: self.limits.max_ttl,
             max_token: max_token(self.calls.nodes()),
             in_order: self.in_order && verb == Verb::Acquire,
@@ -140,6 +141,9 @@ impl Group {
         let (sender, releases) = mpsc::unbounded_channel();
         if !ballot.talk.roll_back(&claim, self.limit(&claim), &sender) {
             // It belongs to whoever asked again, or it was released.
+            let _ = answer.send(Err(BackendError::ambiguous(
+                "this holder has asked again or was released before that was decided",
+            )));
             return ballot.finish(None).await;
         }
         drop(sender);
@@ -241,18 +245,27 @@ impl Group {
         mut ballot: Ballot,
         answer: oneshot::Sender<Result<Renew, BackendError>>,
     ) {
-        if let Outcome::Agreed(lease) = ballot.decide().await {
+        let outcome = ballot.decide().await;
+        if let Some(pair) = ballot.listed_twice().filter(|_| !flawed(Flaw::RenewedTwice)) {
+            let _ = answer.send(Err(self.twice(pair)));
+            return ballot.finish(None).await;
+        }
+        if let Outcome::Agreed(lease) = outcome {
             ballot.talk.agree();
             let _ = answer.send(Ok(Renew::Renewed(lease)));
             return ballot.finish(Some(lease.token)).await;
         }
         let not_held = ballot.stands.iter().filter(|stand| matches!(stand, Stand::NotHeld)).count();
         if not_held > self.calls.nodes().len() - self.need {
-            // Too few hold it for a majority: it is gone, and so are its remains.
-            let (sender, _) = mpsc::unbounded_channel();
-            self.calls.release(&claim, self.limit(&claim), &sender);
+            // Too few hold it for a majority: it is gone. What is left of it keeps others out until
+            // its guard knows, at the latest by its deadline, and ends by itself then.
+            ballot.talk.lost();
+            if flawed(Flaw::TakesFromTheGuard) {
+                let (sender, _) = mpsc::unbounded_channel();
+                self.calls.release(&claim, self.limit(&claim), &sender);
+            }
             let _ = answer.send(Ok(Renew::NotHeld));
-            return;
+            return ballot.finish(None).await;
         }
         let error = NoAgreement::new(&self, &ballot.stands);
         let nothing_happened = ballot.stands.iter().all(|stand| {

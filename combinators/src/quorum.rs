@@ -45,18 +45,12 @@ impl Quorum {
 ///     .build()?;
 /// # Ok::<(), lockcore::InvalidInput>(())
 /// ```
-#[derive(Debug)]
+#[derive(Debug, Default)]
 #[must_use = "settings do nothing until `build`"]
 pub struct QuorumBuilder {
     nodes: Vec<Node>,
-    max_ttl: Duration,
+    max_ttl: Option<Duration>,
     node_timeout: Option<Duration>,
-}
-
-impl Default for QuorumBuilder {
-    fn default() -> Self {
-        Self { nodes: Vec::new(), max_ttl: MAX_TTL, node_timeout: None }
-    }
 }
 
 impl QuorumBuilder {
@@ -70,7 +64,7 @@ impl QuorumBuilder {
     /// same: a store that started or lost its data less than this ago may have forgotten a lease,
     /// so its grants do not count yet. A new quorum can be used that much after its stores began.
     pub fn max_ttl(mut self, max_ttl: Duration) -> Self {
-        self.max_ttl = max_ttl;
+        self.max_ttl = Some(max_ttl);
         self
     }
 
@@ -85,7 +79,8 @@ impl QuorumBuilder {
     ///
     /// # Errors
     ///
-    /// [`InvalidInput`] for less than three stores, two of one name, or limits that no ttl meets.
+    /// [`InvalidInput`] for less than three stores, two of one name, a `max_ttl` above what a store
+    /// takes, or limits that no ttl meets.
     pub fn build(self) -> Result<Quorum, InvalidInput> {
         let nodes = self.nodes;
         if nodes.len() < 3 {
@@ -99,7 +94,15 @@ impl QuorumBuilder {
                 return Err(InvalidInput::new(format!("the store {} is listed twice", node.name)));
             }
         }
-        let limits = limits(&nodes, self.max_ttl)?;
+        let max_ttl = self.max_ttl.unwrap_or(MAX_TTL);
+        let limits = limits(&nodes, max_ttl)?;
+        if self.max_ttl.is_some_and(|max_ttl| max_ttl > limits.max_ttl) {
+            return Err(InvalidInput::new(format!(
+                "a `max_ttl` of {max_ttl:?}, and one of the stores takes no ttl above {:?}: its \
+                 grants would not count for longer than any lease lasts",
+                limits.max_ttl
+            )));
+        }
         if self.node_timeout.is_some_and(|limit| limit.is_zero() || limit >= limits.max_ttl) {
             return Err(InvalidInput::new("a store's timeout is above zero and below the ttl"));
         }
@@ -110,7 +113,7 @@ impl QuorumBuilder {
             seen: need,
             in_order: false,
             limits,
-            gate: self.max_ttl,
+            gate: max_ttl,
             node_timeout: self.node_timeout,
             proposals: Arc::default(),
             splits: Arc::default(),

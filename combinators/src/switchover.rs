@@ -124,6 +124,8 @@ impl Switchover {
     ///
     /// Nothing is granted or renewed any more from the call on. It waits for the locks of this
     /// process to be released or to end: release them before, or it takes as long as their ttl.
+    /// Where a store cannot be reached it waits until the registration has ended there by itself,
+    /// for which others wait as well.
     ///
     /// # Cancel safety
     ///
@@ -142,8 +144,12 @@ impl Switchover {
         }
     }
 
-    /// Nobody sees a token of which whoever enters the opposite phase later does not know.
-    async fn cover(&self, lease: Lease) -> Result<Lease, BackendError> {
+    /// Nobody believes in a lease for longer than its claim has promised, also where a store grants
+    /// more, and nobody sees a token of which whoever enters the opposite phase later does not know.
+    async fn cover(&self, mut lease: Lease, claim: &Claim) -> Result<Lease, BackendError> {
+        if !flawed(Flaw::BelievesTheGrant) {
+            lease.ttl = lease.ttl.min(claim.ttl);
+        }
         match ceiling::cover(&self.inner.ceilings, lease.token).await {
             Ok(()) => Ok(lease),
             // The lease stands: asking again is granted again.
@@ -187,7 +193,7 @@ impl LockBackend for Switchover {
             None => self.inner.both.acquire(claim).await,
         };
         match answer {
-            Ok(Acquire::Acquired(lease)) => self.cover(lease).await.map(Acquire::Acquired),
+            Ok(Acquire::Acquired(lease)) => self.cover(lease, claim).await.map(Acquire::Acquired),
             Ok(Acquire::Contended(_)) => {
                 self.inner.registration.released(claim.holder);
                 answer
@@ -204,7 +210,7 @@ impl LockBackend for Switchover {
             None => self.inner.both.renew(claim).await,
         };
         match answer {
-            Ok(Renew::Renewed(lease)) => self.cover(lease).await.map(Renew::Renewed),
+            Ok(Renew::Renewed(lease)) => self.cover(lease, claim).await.map(Renew::Renewed),
             Ok(Renew::NotHeld) => {
                 self.inner.registration.released(claim.holder);
                 answer

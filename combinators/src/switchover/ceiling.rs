@@ -34,6 +34,9 @@ const LEAD: u64 = 5_000_000;
 /// second, where they are microseconds and its clock was set back.
 const MARGIN: u64 = 1_000_000;
 
+/// How long one of these keys is taken for: a quorum gives each of its stores a twelfth.
+const TTL: Duration = Duration::from_secs(6);
+
 /// How long one call may take, and how long the keys are tried.
 const CALL: Duration = Duration::from_secs(2);
 const TRY: Duration = Duration::from_secs(10);
@@ -45,8 +48,8 @@ pub(super) struct Ceiling(Arc<Inner>);
 struct Inner {
     store: Arc<dyn LockBackend>,
     known: AtomicU64,
-    /// One at a time: the others find it raised.
-    raising: Mutex<()>,
+    /// One at a time: the others find it raised, or that it could not be.
+    raising: Mutex<Option<(Instant, String)>>,
 }
 
 impl Ceiling {
@@ -65,13 +68,21 @@ impl Ceiling {
     }
 
     async fn raise_above(&self, token: u64) -> Result<(), BackendError> {
-        let _one = self.0.raising.lock().await;
+        let asked = Instant::now();
+        let mut failed = self.0.raising.lock().await;
         if self.is_above(token) {
             return Ok(());
         }
+        // Each would take as long to fail as the one that it has waited for.
+        if let Some((_, why)) = failed.as_ref().filter(|(at, _)| *at >= asked) {
+            return Err(BackendError::unavailable(why.clone()));
+        }
         let most = self.0.store.limits().max_token;
         let first = fastrand::usize(..KEYS);
-        let ceiling = take(&*self.0.store, first.., token.saturating_add(LEAD).min(most)).await?;
+        let raised = take(&*self.0.store, first.., token.saturating_add(LEAD).min(most)).await;
+        let ceiling = raised.inspect_err(|error| {
+            *failed = Some((Instant::now(), format!("its ceiling was not raised: {error}")));
+        })?;
         // A token beyond the largest floor has no ceiling; who leaves the store is told.
         let ceiling = if token >= most { u64::MAX } else { ceiling };
         self.0.known.fetch_max(ceiling, Ordering::Release);
@@ -121,7 +132,7 @@ async fn take(
     least: u64,
 ) -> Result<u64, BackendError> {
     let (limits, began) = (store.limits(), Instant::now());
-    let ttl = limits.min_ttl.max(Duration::from_secs(1)).min(limits.max_ttl);
+    let ttl = limits.min_ttl.max(TTL).min(limits.max_ttl);
     let mut failure = BackendError::unavailable("it has no ceiling");
     for (tried, key) in keys.enumerate() {
         if tried > 0 && tried.is_multiple_of(KEYS) {

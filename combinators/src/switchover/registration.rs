@@ -73,6 +73,8 @@ struct State {
     floor: u64,
     /// Why there is none.
     refused: Option<String>,
+    /// There will be none any more.
+    left: bool,
     /// Until when a holder of this process may believe to hold a lock.
     promised: HashMap<HolderId, Instant>,
     /// Forget promises that have ended when there are this many.
@@ -93,6 +95,9 @@ impl Registration {
     /// on the holder may believe to have it, until it [takes that back](Self::released).
     pub(super) fn promise(&self, claim: &Claim) -> Result<u64, BackendError> {
         let mut state = lock(&self.state);
+        if state.left {
+            return Err(BackendError::rejected("this process has left its phase"));
+        }
         if let Some(refused) = &state.refused {
             return Err(BackendError::rejected(refused.clone()));
         }
@@ -125,10 +130,10 @@ impl Registration {
 
     /// Ends it, once nobody believes to hold a lock, and waits until the stores know.
     pub(super) async fn leave(&self) {
-        lock(&self.state).refused = Some("this process has left its phase".to_owned());
+        lock(&self.state).left = true;
         let keeper = self.keeper.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(keeper) = keeper {
-            // Or it might register anew meanwhile.
+            // Or it might register anew meanwhile. What it is just doing comes to nothing.
             keeper.abort();
             let _ = keeper.await;
         }
@@ -183,6 +188,8 @@ async fn anew(registrar: &Registrar, state: &Mutex<State>) -> Result<(), Error> 
     let registered = registrar.register().await;
     let mut state = lock(state);
     match registered {
+        // Given back in the background.
+        Ok(_) if state.left => Ok(()),
         Ok((guards, floor)) => {
             let floor = if flawed(Flaw::FloorKept) { state.floor } else { floor };
             (state.guards, state.floor, state.refused) = (guards, floor, None);

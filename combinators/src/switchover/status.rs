@@ -5,11 +5,13 @@ use std::fmt;
 use std::time::Duration;
 
 use lockcore::{BackendError, LeaseInfo, LockBackend, LockKey};
+use tokio::time::timeout;
 
 use super::{Phase, reserved};
 
-/// How many leases are looked at in one call.
+/// How many leases are looked at in one call, and how long that may take.
 const PAGE: usize = 500;
+const LIMIT: Duration = Duration::from_secs(10);
 
 /// A switch as its stores show it.
 #[derive(Clone, Debug)]
@@ -50,7 +52,8 @@ impl Status {
     ///
     /// # Errors
     ///
-    /// Those of the stores.
+    /// Those of the stores, and [`Unavailable`](BackendError::Unavailable) for one that does not
+    /// answer within 10 s.
     pub async fn of(old: &dyn LockBackend, new: &dyn LockBackend) -> Result<Self, BackendError> {
         let (in_old, in_new) = (all(old).await?, all(new).await?);
         let (mut processes, mut held) = (BTreeMap::new(), BTreeMap::<LockKey, Held>::new());
@@ -103,6 +106,27 @@ impl Status {
     }
 }
 
+impl Status {
+    /// What entering a phase rests on where keys are held in the store being left, and nobody is
+    /// registered who would hold them there.
+    fn unless(&self, phase: Phase) -> &'static str {
+        let (left, opposite): (fn(&Held) -> bool, _) = match phase {
+            Phase::New => (|held| held.new.is_none(), Phase::Old),
+            _ => (|held| held.old.is_none(), Phase::New),
+        };
+        let registered = self.processes.iter().any(|process| process.phase == opposite);
+        match self.held.iter().any(left) {
+            true if !registered && phase == Phase::New => {
+                ", if nobody without a switch is in the old store: see what is held there alone"
+            }
+            true if !registered => {
+                ", if nobody without a switch is in the new store: see what is held there alone"
+            }
+            _ => "",
+        }
+    }
+}
+
 impl fmt::Display for Status {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for phase in [Phase::Old, Phase::Both, Phase::New] {
@@ -124,7 +148,7 @@ impl fmt::Display for Status {
         for phase in [Phase::Old, Phase::New] {
             let in_the_way = self.in_the_way_of(phase).count();
             match in_the_way {
-                0 => writeln!(f, "phase {phase} can be entered")?,
+                0 => writeln!(f, "phase {phase} can be entered{}", self.unless(phase))?,
                 count => writeln!(f, "phase {phase} cannot be entered: {count} in the way")?,
             }
         }
@@ -136,7 +160,10 @@ async fn all(store: &dyn LockBackend) -> Result<Vec<LeaseInfo>, BackendError> {
     let mut all: Vec<LeaseInfo> = Vec::new();
     loop {
         let last = all.last().map(|info| info.key.clone());
-        let page = store.list("", last.as_ref(), PAGE).await?;
+        let page = timeout(LIMIT, store.list("", last.as_ref(), PAGE)).await;
+        let page = page.map_err(|_| {
+            BackendError::unavailable(format!("{store:?} did not answer within {LIMIT:?}"))
+        })??;
         let more = page.len() == PAGE;
         all.extend(page);
         if !more {

@@ -119,4 +119,33 @@ async fn a_ceiling_that_cannot_be_raised_is_told_as_ambiguous() {
     let error = answer.expect_err("somebody keeps all of them");
     assert!(matches!(error, BackendError::Ambiguous(_)), "{error:?}");
     assert!(took < Duration::from_secs(12), "{took:?}");
+    // However many there are: they share the answer.
+    hold(MAX_TTL);
+    let others: Vec<_> = (0..9).map(|n| claim_on(&format!("other/{n}"))).collect();
+    let mut asking = tokio::task::JoinSet::new();
+    for other in others {
+        let switch = switch.clone();
+        asking.spawn(async move { switch.acquire(&other).await });
+    }
+    let (took, answers) = elapsed(asking.join_all()).await;
+    assert!(answers.iter().all(|answer| matches!(answer, Err(BackendError::Ambiguous(_)))));
+    assert!(took < Duration::from_secs(12), "{took:?}");
+}
+
+/// A store of a quorum has a twelfth of a ttl to answer, and a ceiling must not ask for less than
+/// locks do.
+#[tokio::test(start_paused = true)]
+async fn a_slow_quorum_has_a_ceiling() {
+    let ((old, _), (new, slow)) = (quorum(3).await, quorum(3).await);
+    for node in &slow {
+        node.delays(0, 200, 200);
+    }
+    for phase in [New, Both, Old, Both, New] {
+        let switch = Switchover::builder(old.clone(), new.clone(), phase);
+        let switch = switch.max_ttl(MAX_TTL / 3).start().await.expect("nobody in the way");
+        let asked = claim();
+        acquired(&switch, &asked).await;
+        switch.release(&asked).await.expect("held");
+        switch.leave().await;
+    }
 }

@@ -135,8 +135,9 @@ async fn losing() {
     a_loser_releases_everywhere().await;
 }
 
+/// Nor are the emptied stores given it again by what goes on behind the renewal before.
 #[tokio::test(start_paused = true)]
-async fn a_renewal_that_finds_it_gone_leaves_no_remains() {
+async fn what_a_renewal_has_found_gone_is_not_renewed() {
     let (quorum, nodes) = quorum(5).await;
     let asked = claim();
     acquired(&quorum, &asked).await;
@@ -148,8 +149,10 @@ async fn a_renewal_that_finds_it_gone_leaves_no_remains() {
     nodes[4].delays(0, 50, 50);
     assert_eq!(quorum.renew(&asked).await.expect("three answers"), Renew::NotHeld);
     sleep(LIMIT).await;
-    assert_eq!(holding(&nodes, &asked), 0);
+    assert_eq!(holding(&nodes, &asked), 2);
     assert_eq!(quorum.renew(&asked).await.expect("spent"), Renew::NotHeld);
+    sleep(TTL).await;
+    assert_eq!(holding(&nodes, &asked), 0);
 }
 
 /// What is known about holders goes when they do.
@@ -221,4 +224,46 @@ pub(super) async fn asking_again_after_a_roll_back_tells_why() {
 #[tokio::test(start_paused = true)]
 async fn asking_again_after_a_roll_back() {
     asking_again_after_a_roll_back_tells_why().await;
+}
+
+/// A store that another had at first is given the lease as well, and not for longer than that lasts.
+pub(super) async fn a_store_is_joined_for_what_is_left() {
+    let (quorum, nodes) = quorum(3).await;
+    let (mut other, asked) = (claim(), claim());
+    other.ttl = TTL - 2 * LIMIT;
+    nodes[2].store.acquire(&other);
+    let end = tokio::time::Instant::now() + TTL;
+    acquired(&quorum, &asked).await;
+    while nodes[2].holder(KEY) != Some(asked.holder) {
+        sleep(5 * MS).await;
+        assert!(tokio::time::Instant::now() < end, "never joined");
+    }
+    let joined = nodes[2].store.info(&asked.key).expect("joined").remaining;
+    let left = end.saturating_duration_since(tokio::time::Instant::now());
+    assert!(joined <= left + 10 * MS, "joined for {joined:?}, and {left:?} were left");
+}
+
+#[tokio::test(start_paused = true)]
+async fn joining() {
+    a_store_is_joined_for_what_is_left().await;
+}
+
+/// Two attempts of one holder at once: the first is not told that the program is ending.
+#[tokio::test(start_paused = true)]
+async fn an_attempt_that_was_overtaken_is_told() {
+    let (quorum, nodes) = quorum(3).await;
+    let asked = claim();
+    nodes[0].be(Mood::Paused);
+    nodes[1].be(Mood::Paused);
+    let again = async {
+        sleep(LIMIT / 2).await;
+        quorum.acquire(&asked).await
+    };
+    let (first, again) = tokio::join!(quorum.acquire(&asked), again);
+    let (first, again) = (first.expect_err("overtaken"), again.expect_err("two are paused"));
+    assert!(matches!(first, BackendError::Ambiguous(_)), "{first:?}");
+    assert!(
+        std::error::Error::source(&first).expect("a source").to_string().contains("asked again")
+    );
+    assert!(matches!(again, BackendError::Unavailable(_)), "{again:?}");
 }

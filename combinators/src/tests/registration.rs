@@ -1,6 +1,6 @@
 //! Who may run at once, and until when.
 
-use lockcore::{ErrorKind, LockManager, LostReason};
+use lockcore::{ErrorKind, LockManager, LostReason, Renew};
 
 use super::switchover::{pair, start, started};
 use super::*;
@@ -143,7 +143,7 @@ async fn who_has_left_gives_no_leases() {
     }
 }
 
-/// Whenever a start is dropped, its registration goes.
+/// Whenever a start is dropped, its registration goes; a ceiling that it looked at ends with its ttl.
 #[tokio::test(start_paused = true)]
 async fn a_start_that_is_dropped_leaves_nothing() {
     for phase in [Old, Both, New] {
@@ -153,6 +153,13 @@ async fn a_start_that_is_dropped_leaves_nothing() {
             ended = timeout(after * MS, start(&nodes, phase)).await.is_ok();
             sleep(Duration::from_secs(5)).await;
             for node in &nodes {
+                let all = node.store.list("", None, 99);
+                let ceiling = |info: &lockcore::LeaseInfo| info.key.as_str().contains("/ceiling/");
+                let registered: Vec<_> = all.iter().filter(|info| !ceiling(info)).collect();
+                assert!(registered.is_empty(), "{registered:?}, {phase}, after {after} ms");
+            }
+            sleep(Duration::from_secs(2)).await;
+            for node in &nodes {
                 assert_eq!(node.store.list("", None, 10), [], "{phase}, after {after} ms");
             }
             if ended {
@@ -161,4 +168,28 @@ async fn a_start_that_is_dropped_leaves_nothing() {
         }
         assert!(ended);
     }
+}
+
+/// Whoever enters the opposite phase waits for what was promised, and not for what a store that
+/// rounds up has granted.
+pub(super) async fn no_lock_outlives_its_promise() {
+    for phase in [Old, Both, New] {
+        let nodes = pair(Tokens::Clock(0), Tokens::Clock(0));
+        nodes.iter().for_each(|node| node.store.round_to(Duration::from_secs(4)));
+        let switch = started(&nodes, phase).await;
+        let locks = LockManager::builder(switch.clone()).ttl(TTL).build().expect("a ttl");
+        let guard = locks.lock(KEY).expect("a key").acquire().await.expect("free");
+        let mut asked = claim_on("another");
+        asked.ttl = Duration::from_secs(5);
+        assert_eq!(acquired(&switch, &asked).await.ttl, asked.ttl);
+        let Ok(Renew::Renewed(renewed)) = switch.renew(&asked).await else { panic!("held") };
+        assert_eq!(renewed.ttl, asked.ttl);
+        switch.leave().await;
+        assert!(!guard.is_valid(), "{phase}: it has left, and {:?} remain", guard.remaining());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn promises() {
+    no_lock_outlives_its_promise().await;
 }
