@@ -81,9 +81,14 @@ fn hosts(url: &str) -> Result<Vec<(String, String)>, InvalidInput> {
              `@` in those needs a percent-escape",
         ));
     }
-    // Before anything is sent to what may be one host of a URL that was meant otherwise.
-    if hosts.split(',').count() < 3 || hosts.split(',').any(str::is_empty) {
+    if hosts.split(',').any(str::is_empty) {
         return Err(wrong());
+    }
+    // Before anything is sent to what may be one host of a URL that was meant otherwise.
+    if hosts.split(',').count() < 3 {
+        return Err(InvalidInput::new(
+            "a quorum needs three stores or more: `quorum+SCHEME://HOST,HOST,HOST/…`",
+        ));
     }
     let each = |host: &str| (host.to_owned(), format!("{scheme}://{user}{host}{path}"));
     Ok(hosts.split(',').map(each).collect())

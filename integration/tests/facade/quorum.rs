@@ -125,6 +125,23 @@ async fn a_majority_that_is_not_there_is_told() {
     .await;
 }
 
+/// A switch leaves a quorum that is gone for good as it does a store: somebody says what its floor
+/// was, and nobody looks into it.
+#[tokio::test]
+async fn a_quorum_that_is_gone_is_left_with_a_floor() {
+    limited(async {
+        let nodes = Nodes::start([RedisOptions::new()]).await;
+        let gone = [nobody(), nobody(), nobody()].map(|host| host.to_string()).join("%2C");
+        let (new, floor) = (nodes.host(0), 1_u64 << 51);
+        let switch = format!("switchover:?old=quorum%2Bredis://{gone}&new=redis://{new}&phase=new");
+        fails(&switch, &[Unavailable], &["2 of 3 stores must agree"]).await;
+        let locks = leaselock::connect(&format!("{switch}&floor={floor}")).await;
+        let guard = locks.expect("nobody looks").lock("k").expect("a key").acquire().await;
+        assert!(guard.expect("it is free").fencing_token() >= floor);
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn malformed_urls_are_invalid_input() {
     limited(async {
@@ -145,6 +162,7 @@ async fn malformed_urls_are_invalid_input() {
             ("quorum+redis://:hush-zebra-64738@a,b,c:0/0", "port"),
             ("quorum+redis://:hush-zebra-64738@a,b,c/hush", "database"),
             ("quorum+redis://:hush-zebra-64738@a,b,c/0?protocol=hush", "protocol"),
+            ("quorum+redis://:hush@a,:zebra@b,:64738@c/0", "before the first host"),
             ("quorum+mysql://me:hush-zebra-64738@a,b,c/0", "no store has the scheme `mysql`"),
             ("quorum+memory://a,b,c", "memory://NAME"),
             ("quorum+memory://a", "no quorum is made of stores of `memory:`"),
