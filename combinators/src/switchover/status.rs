@@ -115,12 +115,12 @@ impl Status {
             _ => (|held| held.old.is_none(), Phase::New),
         };
         let registered = self.processes.iter().any(|process| process.phase == opposite);
-        match self.held.iter().any(left) {
-            true if !registered && phase == Phase::New => {
-                ", if nobody without a switch is in the old store: see what is held there alone"
+        match (self.held.iter().any(left), registered, phase) {
+            (true, false, Phase::New) => {
+                ", unless what is held in the old store alone is held by processes without a switch"
             }
-            true if !registered => {
-                ", if nobody without a switch is in the new store: see what is held there alone"
+            (true, false, _) => {
+                ", unless what is held in the new store alone is held by processes without a switch"
             }
             _ => "",
         }

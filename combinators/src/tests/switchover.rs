@@ -245,6 +245,38 @@ async fn status_says_who_is_where() {
     }
 }
 
+/// Nobody is registered for it: it may be a plain process's, and it may be left of one that crashed.
+#[tokio::test(start_paused = true)]
+async fn status_warns_of_what_nobody_is_registered_for() {
+    let nodes = pair(Tokens::Clock(0), Tokens::Clock(0));
+    let status = || async {
+        let status = crate::Status::of(&nodes[0], &nodes[1]).await.expect("both are up");
+        status.to_string()
+    };
+    assert!(status().await.ends_with("phase old can be entered\nphase new can be entered\n"));
+    let plain = claim();
+    nodes[0].store.acquire(&plain);
+    let said = "phase old can be entered\nphase new can be entered, unless what is held in the old \
+                store alone is held by processes without a switch\n";
+    assert!(status().await.ends_with(said), "{}", status().await);
+    nodes[0].store.release(&plain);
+    nodes[1].store.acquire(&plain);
+    let said = "phase old can be entered, unless what is held in the new store alone is held by \
+                processes without a switch\nphase new can be entered\n";
+    assert!(status().await.ends_with(said), "{}", status().await);
+}
+
+/// Whoever looks at a store that hangs is told so.
+#[tokio::test(start_paused = true)]
+async fn status_of_a_hung_store_is_told() {
+    let nodes = pair(Tokens::Clock(0), Tokens::Clock(0));
+    nodes[1].be(Mood::Paused);
+    let (took, status) = elapsed(crate::Status::of(&nodes[0], &nodes[1])).await;
+    let error = status.expect_err("one is hung");
+    assert!(matches!(error, BackendError::Unavailable(_)), "{error:?}");
+    assert!(took <= Duration::from_secs(11), "{took:?}");
+}
+
 #[tokio::test(start_paused = true)]
 async fn the_keys_of_the_switch_are_its_own() {
     let nodes = pair(Tokens::Clock(0), Tokens::Clock(0));
