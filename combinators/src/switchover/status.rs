@@ -5,7 +5,7 @@ use std::fmt;
 use std::time::Duration;
 
 use lockcore::{BackendError, LeaseInfo, LockBackend, LockKey};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use super::{Phase, reserved};
 
@@ -13,11 +13,16 @@ use super::{Phase, reserved};
 const PAGE: usize = 500;
 const LIMIT: Duration = Duration::from_secs(10);
 
+/// How long a lock that is just being taken or released in both stores may be seen in one.
+const PASSING: Duration = Duration::from_millis(250);
+
 /// A switch as its stores show it.
 #[derive(Clone, Debug)]
 pub struct Status {
     processes: Vec<Process>,
     held: Vec<Held>,
+    /// What was seen in one store alone before, and is so still.
+    alone: Vec<LockKey>,
 }
 
 /// A process that is registered in a phase.
@@ -48,13 +53,30 @@ pub struct Held {
 
 impl Status {
     /// Looks into both stores. They are not looked at in one instant: what changes meanwhile may
-    /// be seen or not.
+    /// be seen or not. It looks again a quarter of a second later where it sees a key in one store
+    /// alone.
     ///
     /// # Errors
     ///
     /// Those of the stores, and [`Unavailable`](BackendError::Unavailable) for one that does not
     /// answer within 10 s.
     pub async fn of(old: &dyn LockBackend, new: &dyn LockBackend) -> Result<Self, BackendError> {
+        let first = Self::look(old, new).await?;
+        let before: BTreeMap<_, _> = first.held.iter().filter_map(Held::alone).collect();
+        if before.is_empty() {
+            return Ok(first);
+        }
+        sleep(PASSING).await;
+        let mut second = Self::look(old, new).await?;
+        let still = |held: &Held| {
+            let (key, info) = held.alone()?;
+            before.get(key).filter(|before| before.holder == info.holder).map(|_| key.clone())
+        };
+        second.alone = second.held.iter().filter_map(still).collect();
+        Ok(second)
+    }
+
+    async fn look(old: &dyn LockBackend, new: &dyn LockBackend) -> Result<Self, BackendError> {
         let (in_old, in_new) = (all(old).await?, all(new).await?);
         let (mut processes, mut held) = (BTreeMap::new(), BTreeMap::<LockKey, Held>::new());
         for (info, is_old) in in_old
@@ -80,7 +102,7 @@ impl Status {
             }
         }
         let (processes, held) = (processes.into_values(), held.into_values());
-        Ok(Self { processes: processes.collect(), held: held.collect() })
+        Ok(Self { processes: processes.collect(), held: held.collect(), alone: Vec::new() })
     }
 
     /// The processes, by phase.
@@ -115,7 +137,8 @@ impl Status {
             _ => (|held| held.old.is_none(), Phase::New),
         };
         let registered = self.processes.iter().any(|process| process.phase == opposite);
-        match (self.held.iter().any(left), registered, phase) {
+        let alone = |held: &Held| left(held) && self.alone.contains(&held.key);
+        match (self.held.iter().any(alone), registered, phase) {
             (true, false, Phase::New) => {
                 ", unless what is held in the old store alone is held by processes without a switch"
             }
@@ -123,6 +146,16 @@ impl Status {
                 ", unless what is held in the new store alone is held by processes without a switch"
             }
             _ => "",
+        }
+    }
+}
+
+impl Held {
+    /// The lease in the only store that has one.
+    fn alone(&self) -> Option<(&LockKey, &LeaseInfo)> {
+        match (&self.old, &self.new) {
+            (Some(info), None) | (None, Some(info)) => Some((&self.key, info)),
+            _ => None,
         }
     }
 }
