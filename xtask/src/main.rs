@@ -26,7 +26,7 @@ const HELP: &str = "\
 The commands of this repository.
 
 cargo xtask verify
-    Formatting, clippy and documentation with warnings denied, each crate and each of its
+    Formatting, clippy and documentation with warnings denied, each published crate and each of its
     features alone, and no driver where none belongs. Changes no file.
 
 cargo xtask test [--no-install] [--source SOURCE] [-- FILTER]

@@ -169,6 +169,7 @@ mod tests {
         let packages = [Package {
             name: "lockcore-conformance".into(),
             features: vec!["containers".into(), "x".into()],
+            published: true,
         }];
         assert_eq!(features(&packages, false), "lockcore-conformance/x");
         assert!(features(&packages, true).contains(CONTAINERS));

@@ -12,6 +12,8 @@ pub(crate) struct Package {
     pub(crate) name: String,
     /// Without `default`.
     pub(crate) features: Vec<String>,
+    /// Others may depend on it.
+    pub(crate) published: bool,
 }
 
 /// The workspace's folder.
@@ -52,7 +54,12 @@ fn read(metadata: &str) -> Option<Vec<Package>> {
     packages
         .map(|package| {
             let features = package.get("features")?.entries().iter();
+            // Nothing said is everywhere, and no registry is nowhere.
+            let registries = package.get("publish");
+            let nowhere =
+                registries.is_some_and(|all| matches!(all, Value::List(all) if all.is_empty()));
             Some(Package {
+                published: !nowhere,
                 name: package.get("name")?.text()?.to_owned(),
                 features: features
                     .map(|(name, _)| name.clone())
@@ -71,11 +78,14 @@ mod tests {
     fn packages_and_features_are_found() {
         let metadata = r#"{"packages":[
             {"name":"a","features":{"default":["x"],"x":[],"y":["dep:b"]}},
-            {"name":"b","features":{}}],"version":1}"#;
+            {"name":"b","features":{},"publish":[]},
+            {"name":"c","features":{},"publish":null}],"version":1}"#;
         let packages = read(metadata).unwrap();
         assert_eq!(packages[0].name, "a");
         assert_eq!(packages[0].features, ["x", "y"]);
         assert_eq!(packages[1].features, [""; 0]);
+        let published: Vec<_> = packages.iter().map(|package| package.published).collect();
+        assert_eq!(published, [true, false, true]);
     }
 
     #[test]
