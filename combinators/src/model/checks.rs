@@ -194,6 +194,11 @@ fn renewals_need_the_gate() {
 }
 
 #[test]
+fn a_renewal_must_not_release() {
+    breaks(EXCLUSION, Flaw::RenewalReleases, wipe());
+}
+
+#[test]
 fn the_last_write_must_not_shorten() {
     breaks(EXCLUSION, Flaw::LastWriteShortens, renewals());
 }

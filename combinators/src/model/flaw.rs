@@ -21,6 +21,8 @@ pub(super) enum Flaw {
     RenewMajorityOfGranted,
     /// Answers from before count in a renewal.
     RenewCountsOldAnswers,
+    /// A renewal that finds no majority any more releases, and its caller has gone.
+    RenewalReleases,
     /// The grant of a store that has just lost its memory counts.
     NoGate,
     /// The gate is for new leases, and renewals count at once.

@@ -170,7 +170,15 @@ impl State {
                 (Step::Raise(token), _) => self.raise(config, client, small(token)),
                 (Step::Agreed(token), _) => self.agree(config, client, small(token)),
                 (Step::Hopeless, Phase::Acquiring) => self.give_up(config, client),
-                (Step::Hopeless, _) => self.stop_renewing(client),
+                (Step::Hopeless, _) => {
+                    self.stop_renewing(client);
+                    if config.flaw == Some(Flaw::RenewalReleases) {
+                        let holder = self.holder(client);
+                        for lane in &mut self.lanes {
+                            lane.send_behind(holder, Request::Release);
+                        }
+                    }
+                }
             }
         }
     }
