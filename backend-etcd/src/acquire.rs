@@ -82,7 +82,7 @@ impl EtcdBackend {
                 Ok(false) => Err(ended()),
                 Err(trouble) => Err(trouble.of_command()),
             },
-            Err(trouble) => Err(trouble.of_command()),
+            Err(trouble) => Err(trouble.of_grant()),
         }
     }
 

@@ -228,7 +228,7 @@ impl Book {
         let base = old.map_or(0, |old| old.base).max(micros());
         let mut life = Life { cluster: 0, id, base };
         let young = route.grant(life.young_id(), YOUNG).await;
-        life.cluster = young.map_err(Trouble::of_command)?.cluster;
+        life.cluster = young.map_err(Trouble::of_grant)?.cluster;
         let name = names.memory();
         let unchanged = match old {
             Some(old) => Compare::value(name.as_str(), CompareOp::Equal, old.write()),

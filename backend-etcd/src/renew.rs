@@ -109,7 +109,7 @@ impl EtcdBackend {
         let seconds = match self.route.grant(id, seconds).await {
             Ok(grant) => grant.seconds,
             Err(trouble) if trouble.lease_exists() => seconds,
-            Err(trouble) => return Err(trouble.of_command()),
+            Err(trouble) => return Err(trouble.of_grant()),
         };
         let record = Record { seconds, ..held.record.clone() };
         let on = PutOptions::new().with_lease(id);
