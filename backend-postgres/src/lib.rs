@@ -6,6 +6,7 @@ mod backend;
 mod builder;
 mod connected;
 mod connection;
+mod driver;
 mod error;
 mod exchange;
 #[cfg(feature = "pool")]
