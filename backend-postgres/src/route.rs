@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use lockcore::{BackendError, ReleaseSignal};
+use lockcore::{BackendError, HolderId, ReleaseSignal};
 use tokio_postgres::{Client, Row};
 
 use crate::connection::Link;
@@ -46,13 +46,14 @@ impl fmt::Debug for Route {
 }
 
 impl Route {
-    /// Sends a statement that changes something, once there is a connection.
+    /// Sends a statement that changes something of a holder's, once there is a connection.
     pub(crate) async fn command(
         &self,
+        holder: HolderId,
         query: &Query,
         params: &[Param<'_>],
     ) -> Result<Vec<Row>, BackendError> {
-        self.exchange(query, params).await?.map_err(error::of_command)
+        self.send(Some(holder), query, params).await?.map_err(error::of_command)
     }
 
     /// Sends a question, which changes nothing.
@@ -61,13 +62,27 @@ impl Route {
         query: &Query,
         params: &[Param<'_>],
     ) -> Result<Vec<Row>, BackendError> {
-        self.exchange(query, params).await?.map_err(error::of_question)
+        self.send(None, query, params).await?.map_err(error::of_question)
     }
 
     /// Sends a statement, and leaves the judgement of its failure to the caller; without a
     /// connection it is none of the statement's.
     pub(crate) async fn exchange(
         &self,
+        query: &Query,
+        params: &[Param<'_>],
+    ) -> Result<Result<Vec<Row>, Failed>, BackendError> {
+        self.send(None, query, params).await
+    }
+
+    /// On a connection of ours, and on one that was given to us, calls are carried out in order.
+    #[cfg_attr(
+        not(feature = "pool"),
+        expect(unused_variables, reason = "the pool alone has several connections")
+    )]
+    async fn send(
+        &self,
+        holder: Option<HolderId>,
         query: &Query,
         params: &[Param<'_>],
     ) -> Result<Result<Vec<Row>, Failed>, BackendError> {
@@ -86,7 +101,9 @@ impl Route {
                 Ok(exchange::on_shared(client, turn, settings, query, params).await)
             }
             #[cfg(feature = "pool")]
-            Self::Pool(pool, settings) => pool::exchange(pool, settings, query, params).await,
+            Self::Pool(pool, settings) => {
+                pool::exchange(pool, settings, holder, query, params).await
+            }
         }
     }
 
