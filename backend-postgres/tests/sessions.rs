@@ -4,7 +4,7 @@ mod common;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use common::{
     PATIENT, Server, acquired, claim, eventually, is_unavailable, limited, query, server,
@@ -91,6 +91,40 @@ async fn a_session_that_cannot_be_ended_keeps_nobody_out() {
             acquired(&backend, &claim(&format!("other{n}"))).await;
         }
         eventually(async || processes(&server).await.len() == 1).await;
+    })
+    .await;
+}
+
+/// A connection of the caller's carries out in order what it was sent, given up or not.
+#[tokio::test]
+async fn on_a_given_connection_a_release_comes_after_what_was_given_up() {
+    limited(async {
+        let server = prepared("k").await;
+        let backend = PostgresBackend::from_client(server.raw().await);
+        let stranger = server.raw().await;
+        loop {
+            query(&stranger, "BEGIN; SELECT FROM leaselock WHERE key = 'k' FOR UPDATE")
+                .await
+                .expect("a row");
+            let (began, late) = (Instant::now(), claim("k"));
+            let gone = timeout(Duration::from_millis(150), backend.acquire(&late)).await;
+            assert!(gone.is_err(), "behind the stranger: {gone:?}");
+            let release = backend.release(&late);
+            let end = async {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                query(&stranger, "COMMIT").await.expect("begun");
+                began.elapsed() < Duration::from_millis(700)
+            };
+            let (answer, waited) = tokio::join!(release, end);
+            assert!(backend.inspect(&late.key).await.expect("seen").is_none());
+            // Else the server may have given up the wait for the row before.
+            if waited {
+                assert_eq!(answer.expect("an answer"), Release::Released);
+                break;
+            }
+        }
+        let open = "SELECT count(*) FROM pg_stat_activity WHERE state LIKE 'idle in%'";
+        assert_eq!(server.sql(open).await, ["0"]);
     })
     .await;
 }
