@@ -7,12 +7,11 @@ use crate::acquire::ROUNDS;
 use crate::backend::{EtcdBackend, seconds};
 use crate::book;
 use crate::error::{self, Trouble};
-use crate::keys;
 
 impl EtcdBackend {
     pub(crate) async fn give_back(&self, claim: &Claim) -> Result<Release, BackendError> {
         let name = self.names.lease(&claim.key);
-        let own = keys::lease_id(claim.holder, seconds(claim.ttl));
+        let own = self.names.lease_id(claim.holder, seconds(claim.ttl));
         let mut lease = own;
         for _ in 0..ROUNDS {
             let txn = Txn::new()
@@ -64,7 +63,7 @@ impl EtcdBackend {
         let Ok(found) = self.route.get(name, None).await else { return Err(full.of_command()) };
         let held = self.mine(claim, found.kvs().first().cloned())?;
         let revoked = self.route.revoke(held.as_ref().map_or(lease, |held| held.lease)).await;
-        let own = keys::lease_id(claim.holder, seconds(claim.ttl));
+        let own = self.names.lease_id(claim.holder, seconds(claim.ttl));
         if lease != own {
             self.route.revoke_behind(own);
         }
