@@ -3,8 +3,11 @@
 mod common;
 mod relay;
 
-use common::{acquired, claim, is_ambiguous, limited, server};
+use std::time::{Duration, Instant};
+
+use common::{acquired, claim, eventually, is_ambiguous, limited, server, start};
 use lockcore::{LockBackend, Release, Renew};
+use lockcore_conformance::servers::EtcdOptions;
 use relay::{Plan, Relay};
 
 /// etcd carries out a write that meets the limit on its space, and answers it as those after it,
@@ -90,6 +93,29 @@ async fn a_watch_stream_that_ends_is_opened_again() {
         let signal = backend.watch(&mine).await.expect("armed");
         backend.release(&mine).await.expect("held");
         signal.await;
+    })
+    .await;
+}
+
+/// A server that is slow to elect grants more than it was asked for, and that is what counts.
+#[tokio::test]
+async fn what_was_granted_counts_and_not_what_was_asked() {
+    limited(async {
+        let slow = ["--election-timeout=5000", "--heartbeat-interval=500"];
+        let server = start(EtcdOptions::new().args(slow)).await;
+        let backend = server.backend().await;
+        let mut mine = claim("k");
+        mine.ttl = Duration::from_secs(2);
+        let lease = acquired(&backend, &mine).await;
+        assert!(lease.ttl > Duration::from_secs(4), "{lease:?}");
+        let begun = Instant::now();
+        let again = acquired(&backend, &mine).await;
+        let Ok(Renew::Renewed(renewed)) = backend.renew(&mine).await else { panic!("held") };
+        assert!(renewed.ttl == lease.ttl && again.ttl <= lease.ttl, "{again:?} {renewed:?}");
+        tokio::time::sleep(lease.ttl - Duration::from_millis(500)).await;
+        let seen = backend.inspect(&mine.key).await.expect("a server");
+        assert!(seen.is_some() || begun.elapsed() >= lease.ttl, "it ended early");
+        eventually(async || backend.inspect(&mine.key).await.expect("a server").is_none()).await;
     })
     .await;
 }
