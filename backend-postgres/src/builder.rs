@@ -9,7 +9,8 @@ use tokio_postgres::{Client, Config};
 use crate::address::Address;
 use crate::backend::PostgresBackend;
 use crate::connection::{Link, Servers};
-use crate::exchange::{STATEMENT_TIMEOUT, Settings};
+use crate::exchange::Settings;
+use crate::limit::STATEMENT_TIMEOUT;
 use crate::route::{Given, Route};
 use crate::table::Table;
 use crate::url::Url;
@@ -113,10 +114,14 @@ impl PostgresBackendBuilder {
     /// How long the server may work on one statement before it gives up and undoes it: 2 seconds
     /// unless set, from a millisecond to an hour.
     ///
-    /// Locks of rows and tables are waited for at most 3/8 as long, and never for more than
-    /// 750 ms. Set it no longer than calls are waited for
-    /// ([`request_timeout`](lockcore::ManagerBuilder::request_timeout)): an acquire that was
-    /// given up and is carried out later keeps its key taken for a ttl.
+    /// A call about a lease is given no more than a sixth of its ttl, for which the core waits
+    /// unless [`request_timeout`](lockcore::ManagerBuilder::request_timeout) is set, but 250 ms in
+    /// any case: an acquire that was given up and is carried out later keeps its key taken for a
+    /// ttl. So where a request is waited for less long, which is with a ttl below 1.5 s, or with a
+    /// shorter `request_timeout`, set this no longer than that.
+    ///
+    /// Locks of rows and tables (`lock_timeout`) are waited for at most 3/8 as long, and never for
+    /// more than 750 ms.
     pub fn statement_timeout(mut self, limit: Duration) -> Self {
         self.statement_timeout = limit;
         self

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use lockcore::{BackendError, HolderId, ReleaseSignal};
+use lockcore::{BackendError, Claim, HolderId, ReleaseSignal};
 use lockcore_link::Vigil;
 use tokio::task::AbortHandle;
 use tokio_postgres::types::Type;
@@ -80,7 +80,8 @@ impl Connected {
             ears,
             settings: settings.marked(number),
             prepared: Prepared::default(),
-            turn: Turn::default(),
+            // As the startup options say, where they arrived.
+            turn: Turn::new(Some(settings.limit_for(None))),
             session: Session::Shared(number),
             is_greeted: false,
             volatile: false,
@@ -158,14 +159,17 @@ impl Connected {
     /// Sends a statement, with an eye on whether the connection answers.
     pub(crate) async fn exchange(
         &self,
+        claim: Option<&Claim>,
         query: &Query,
         params: &[Param<'_>],
     ) -> Result<Vec<Row>, Failed> {
+        let Self { client, turn, settings, prepared, .. } = self;
+        let limit = settings.limit_for(claim);
         let call = self.vigil.call();
         let done = if self.is_pooled() {
-            exchange::on_shared(&self.client, &self.turn, &self.settings, query, params).await
+            exchange::on_shared(client, turn, settings, limit, query, params).await
         } else {
-            exchange::on_ours(&self.client, &self.prepared, query, params).await
+            exchange::on_ours(client, turn, prepared, limit, query, params).await
         };
         match &done {
             Err(Failed::Unanswered(_)) => self.ears.lose(),

@@ -9,6 +9,7 @@ mod connection;
 mod driver;
 mod error;
 mod exchange;
+mod limit;
 #[cfg(feature = "pool")]
 mod pool;
 mod route;

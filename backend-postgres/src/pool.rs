@@ -1,7 +1,7 @@
 //! Connections of a pool of the caller's.
 
 use deadpool_postgres::{Object, Pool, PoolError};
-use lockcore::{BackendError, HolderId};
+use lockcore::{BackendError, Claim};
 use tokio_postgres::Row;
 
 use crate::error::Failure;
@@ -17,7 +17,7 @@ use crate::unconnected::Unconnected;
 pub(crate) async fn exchange(
     pool: &Pool,
     settings: &Settings,
-    holder: Option<HolderId>,
+    claim: Option<&Claim>,
     query: &Query,
     params: &[Param<'_>],
 ) -> Result<Result<Vec<Row>, Failed>, BackendError> {
@@ -25,10 +25,11 @@ pub(crate) async fn exchange(
     let mut lent = Lent { object: None, answered: false };
     let client = lent.object.insert(object);
     // As much of it as a lock has for a name.
-    let marked = holder.map(|holder| settings.marked(holder.as_u128() as i64));
+    let marked = claim.map(|claim| settings.marked(claim.holder.as_u128() as i64));
     let settings = marked.as_ref().unwrap_or(settings);
     // Lent to nobody else meanwhile: it is always our turn.
-    let done = exchange::on_shared(client, &Turn::default(), settings, query, params).await;
+    let (turn, limit) = (Turn::default(), settings.limit_for(claim));
+    let done = exchange::on_shared(client, &turn, settings, limit, query, params).await;
     lent.answered = !matches!(done, Err(Failed::Unanswered(_)));
     Ok(done)
 }

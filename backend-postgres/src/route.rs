@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use lockcore::{BackendError, HolderId, ReleaseSignal};
+use lockcore::{BackendError, Claim, ReleaseSignal};
 use tokio_postgres::{Client, Row};
 
 use crate::connection::Link;
@@ -46,14 +46,14 @@ impl fmt::Debug for Route {
 }
 
 impl Route {
-    /// Sends a statement that changes something of a holder's, once there is a connection.
+    /// Sends a statement that changes a holder's lease, once there is a connection.
     pub(crate) async fn command(
         &self,
-        holder: HolderId,
+        claim: &Claim,
         query: &Query,
         params: &[Param<'_>],
     ) -> Result<Vec<Row>, BackendError> {
-        self.send(Some(holder), query, params).await?.map_err(error::of_command)
+        self.send(Some(claim), query, params).await?.map_err(error::of_command)
     }
 
     /// Sends a question, which changes nothing.
@@ -75,21 +75,17 @@ impl Route {
         self.send(None, query, params).await
     }
 
-    /// On a connection of ours, and on one that was given to us, calls are carried out in order.
-    #[cfg_attr(
-        not(feature = "pool"),
-        expect(unused_variables, reason = "the pool alone has several connections")
-    )]
+    /// `claim`: what the statement is about, if it is about a lease of a holder's.
     async fn send(
         &self,
-        holder: Option<HolderId>,
+        claim: Option<&Claim>,
         query: &Query,
         params: &[Param<'_>],
     ) -> Result<Result<Vec<Row>, Failed>, BackendError> {
         match self {
             Self::Own(link) => {
                 let connected = link.connected().await?;
-                Ok(connected.exchange(query, params).await)
+                Ok(connected.exchange(claim, query, params).await)
             }
             Self::Given(given) => {
                 let Given { client, turn, settings } = &**given;
@@ -98,11 +94,12 @@ impl Route {
                         "the connection that was given is closed",
                     )));
                 }
-                Ok(exchange::on_shared(client, turn, settings, query, params).await)
+                let limit = settings.limit_for(claim);
+                Ok(exchange::on_shared(client, turn, settings, limit, query, params).await)
             }
             #[cfg(feature = "pool")]
             Self::Pool(pool, settings) => {
-                pool::exchange(pool, settings, holder, query, params).await
+                pool::exchange(pool, settings, claim, query, params).await
             }
         }
     }
