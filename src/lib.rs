@@ -2,6 +2,8 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod combined;
+#[cfg(feature = "postgres")]
+mod late;
 mod stores;
 
 #[doc(inline)]

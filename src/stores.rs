@@ -199,7 +199,10 @@ const FAMILIES: [Family; 3] = [
                     Ok(shared(lockcore_postgres::PostgresBackend::connect(url).await?))
                 })
             },
-            build: |url| Ok(shared(lockcore_postgres::PostgresBackend::builder(url).build()?)),
+            build: |url| {
+                let store = lockcore_postgres::PostgresBackend::builder(url).build()?;
+                Ok(shared(crate::late::Late::new(store)))
+            },
         }),
         #[cfg(not(feature = "postgres"))]
         open: None,

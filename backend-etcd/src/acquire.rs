@@ -64,7 +64,7 @@ impl EtcdBackend {
     /// A lease of etcd's with all of its ttl before it.
     async fn ground(&self, claim: &Claim) -> Result<Ground, BackendError> {
         let seconds = seconds(claim.ttl);
-        let id = keys::lease_id(claim.holder, seconds);
+        let id = self.names.lease_id(claim.holder, seconds);
         let reached = self.book.reached();
         match self.route.grant(id, seconds).await {
             Ok(grant) => Ok(Ground {
@@ -82,7 +82,7 @@ impl EtcdBackend {
                 Ok(false) => Err(ended()),
                 Err(trouble) => Err(trouble.of_command()),
             },
-            Err(trouble) => Err(trouble.of_command()),
+            Err(trouble) => Err(trouble.of_grant()),
         }
     }
 

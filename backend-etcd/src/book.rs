@@ -20,6 +20,9 @@ use crate::route::Route;
 /// As long as the longest ttl, and an hour: past it a memory is older than any lease.
 const YOUNG: u32 = 25 * 60 * 60;
 
+/// The year 2100, in microseconds since 1970: below the largest floor by twelve years.
+const LATEST: u64 = 4_102_444_800_000_000;
+
 #[derive(Debug, Default)]
 pub(crate) struct Book {
     known: Mutex<Known>,
@@ -225,10 +228,10 @@ impl Book {
         old: Option<&Life>,
     ) -> Result<(), BackendError> {
         let id = HolderId::random().as_u128();
-        let base = old.map_or(0, |old| old.base).max(micros());
+        let base = old.map_or(0, |old| old.base).max(sane(micros())?);
         let mut life = Life { cluster: 0, id, base };
         let young = route.grant(life.young_id(), YOUNG).await;
-        life.cluster = young.map_err(Trouble::of_command)?.cluster;
+        life.cluster = young.map_err(Trouble::of_grant)?.cluster;
         let name = names.memory();
         let unchanged = match old {
             Some(old) => Compare::value(name.as_str(), CompareOp::Equal, old.write()),
@@ -299,6 +302,18 @@ fn micros() -> u64 {
     u64::try_from(now.as_micros()).unwrap_or(0)
 }
 
+/// A base from a clock that is far ahead would put every token of the store, for ever, above what
+/// floors and doubles can express.
+fn sane(clock: u64) -> Result<u64, BackendError> {
+    if clock < LATEST {
+        return Ok(clock);
+    }
+    Err(BackendError::rejected(error::Failure::new(
+        "this machine's clock is past the year 2100, and tokens would be counted from it: set it \
+         right",
+    )))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -320,6 +335,19 @@ mod tests {
         // A raise from before a new life does not count below that life's base.
         let page = Page { life: Life { base: 5000, ..life(2) }, ..page };
         assert_eq!(page.base(), 5000);
+    }
+
+    #[test]
+    fn a_clock_far_ahead_begins_no_memory() {
+        let (now, last) = (micros(), LATEST - 1);
+        assert_eq!(sane(now).expect("sane"), now);
+        assert_eq!(sane(last).expect("sane"), last);
+        const { assert!(LATEST < lockcore::MAX_TOKEN) };
+        for ahead in [LATEST, lockcore::MAX_TOKEN, u64::MAX] {
+            let error = sane(ahead).expect_err("far ahead");
+            assert!(matches!(error, BackendError::Rejected(_)), "{error:?}");
+            assert!(error.to_string().contains("clock"), "{error}");
+        }
     }
 
     #[test]

@@ -14,8 +14,11 @@ use crate::connected::Terms;
 use crate::connection::{Cluster, Link};
 use crate::keys::Names;
 use crate::route::Route;
+#[cfg(feature = "tls")]
+use crate::trust::Trust;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+const MAX_CONNECT_TIMEOUT: Duration = Duration::from_secs(60 * 60);
 
 /// Settings of an [`EtcdBackend`].
 ///
@@ -47,13 +50,6 @@ enum Servers {
     Client(Box<Client>),
 }
 
-#[cfg(feature = "tls")]
-#[derive(Default)]
-struct Trust {
-    roots: Option<Vec<u8>>,
-    identity: Option<(Vec<u8>, Vec<u8>)>,
-}
-
 impl EtcdBackendBuilder {
     /// Settings for a connection to the cluster at a URL, which is checked when connecting.
     pub fn new(url: impl AsRef<str>) -> Self {
@@ -81,8 +77,9 @@ impl EtcdBackendBuilder {
     }
 
     /// How long connecting may take as a whole: looking up names, TCP, TLS, logging in, and a
-    /// first answer, from whichever of the servers gives it. 2 seconds unless set. It also bounds
-    /// every later reconnect; calls on a connection have no limit here, the core bounds them.
+    /// first answer, from whichever of the servers gives it. 2 seconds unless set, an hour at most.
+    /// It also bounds every later reconnect; calls on a connection have no limit here, the core
+    /// bounds them.
     pub fn connect_timeout(mut self, limit: Duration) -> Self {
         self.connect_timeout = limit;
         self
@@ -123,8 +120,8 @@ impl EtcdBackendBuilder {
     ///
     /// [`BackendError::InvalidInput`], whose text never repeats the URL.
     pub fn build(self) -> Result<EtcdBackend, BackendError> {
-        if self.connect_timeout.is_zero() {
-            return Err(InvalidInput::new("the connect timeout must not be zero").into());
+        if self.connect_timeout.is_zero() || self.connect_timeout > MAX_CONNECT_TIMEOUT {
+            return Err(InvalidInput::new("to connect may take up to 1 hour, and not zero").into());
         }
         let book = Arc::new(Book::default());
         let address = match self.servers {
@@ -167,45 +164,6 @@ impl EtcdBackendBuilder {
 
 fn names(prefix: Option<&str>) -> Result<Names, InvalidInput> {
     prefix.map_or_else(|| Ok(Names::default()), Names::new)
-}
-
-#[cfg(feature = "tls")]
-impl Trust {
-    fn unused(&self) -> Result<(), InvalidInput> {
-        if self.roots.is_some() || self.identity.is_some() {
-            return Err(InvalidInput::new("certificates are of use with etcds:// only"));
-        }
-        Ok(())
-    }
-
-    fn options(self, tls: bool) -> Result<Option<etcd_client::TlsOptions>, InvalidInput> {
-        if !tls {
-            return self.unused().map(|()| None);
-        }
-        let mut options = etcd_client::TlsOptions::new();
-        options = match self.roots {
-            Some(pem) => {
-                holds(&pem, "CERTIFICATE", "no certificate in the PEM text of the roots")?;
-                options.ca_certificate(etcd_client::Certificate::from_pem(pem))
-            }
-            None => options.with_native_roots(),
-        };
-        if let Some((certificate, key)) = self.identity {
-            holds(&certificate, "CERTIFICATE", "no certificate in the client's PEM text")?;
-            holds(&key, "PRIVATE KEY", "no private key in the client's PEM text")?;
-            options = options.identity(etcd_client::Identity::from_pem(certificate, key));
-        }
-        Ok(Some(options))
-    }
-}
-
-#[cfg(feature = "tls")]
-fn holds(pem: &[u8], what: &str, or: &str) -> Result<(), InvalidInput> {
-    let text = String::from_utf8_lossy(pem);
-    // A private key is spelled in several ways before these words.
-    let begins =
-        |line: &str| line.starts_with("-----BEGIN ") && line.contains(&format!("{what}--"));
-    if text.lines().any(begins) { Ok(()) } else { Err(InvalidInput::new(or)) }
 }
 
 impl fmt::Debug for EtcdBackendBuilder {

@@ -98,6 +98,9 @@ pub(crate) enum Meaning {
     Unheard,
     /// The server answered and did nothing. Of the moment or for good, and what to do.
     Refused { now: bool, text: &'static str },
+    /// The store is full. Writes that meet the limit first are carried out, and answered like those
+    /// after them, which are not.
+    Full,
     /// Anything may have happened.
     Unknown,
 }
@@ -105,6 +108,9 @@ pub(crate) enum Meaning {
 const fn moment(text: &'static str) -> Meaning {
     Meaning::Refused { now: true, text }
 }
+
+pub(crate) const FULL: &str =
+    "the store is full: compact it, defragment it, and disarm its NOSPACE alarm";
 
 const fn refused(text: &'static str) -> Meaning {
     Meaning::Refused { now: false, text }
@@ -139,9 +145,7 @@ fn answer(status: &Status) -> Meaning {
         Code::Unavailable if said("no leader") || said("not supported for learner") => {
             Meaning::Unheard
         }
-        Code::ResourceExhausted if said("database space exceeded") => {
-            moment("the store is full: compact it, defragment it, and disarm its NOSPACE alarm")
-        }
+        Code::ResourceExhausted if said("database space exceeded") => Meaning::Full,
         Code::ResourceExhausted if said("too many requests") => moment("the server is overloaded"),
         Code::InvalidArgument if said("revision of auth store is old") => {
             moment("users or roles changed meanwhile")
@@ -212,6 +216,12 @@ impl Trouble {
         self.says(Code::ResourceExhausted, "database space exceeded")
     }
 
+    /// The error of a grant: a full store may have granted the lease, but no key is on it, and it
+    /// ends with its ttl.
+    pub(crate) fn of_grant(self) -> BackendError {
+        if self.no_space() { self.of_question() } else { self.of_command() }
+    }
+
     /// The error of a request that may change something.
     pub(crate) fn of_command(self) -> BackendError {
         self.told(BackendError::ambiguous)
@@ -237,6 +247,7 @@ impl Trouble {
             Meaning::Refused { now: false, text } => {
                 BackendError::rejected(Failure::of(text, error))
             }
+            Meaning::Full => unknown(Failure::of(FULL, error)),
             Meaning::Unknown => unknown(Failure::of("no definite answer came", error)),
         }
     }
@@ -280,6 +291,7 @@ mod tests {
             (Code::Unavailable, "etcdserver: leader changed"),
             (Code::Unavailable, "etcdserver: server stopped"),
             (Code::Unavailable, "something new"),
+            (Code::ResourceExhausted, "etcdserver: mvcc: database space exceeded"),
             (Code::FailedPrecondition, "etcdserver: not leader"),
             (Code::FailedPrecondition, "something new"),
             (Code::ResourceExhausted, "something new"),
@@ -301,7 +313,6 @@ mod tests {
         for (code, text) in [
             (Code::Unavailable, "etcdserver: no leader"),
             (Code::Unavailable, "etcdserver: rpc not supported for learner"),
-            (Code::ResourceExhausted, "etcdserver: mvcc: database space exceeded"),
             (Code::ResourceExhausted, "etcdserver: too many requests"),
             (Code::InvalidArgument, "etcdserver: revision of auth store is old"),
             (Code::NotFound, "etcdserver: requested lease not found"),
@@ -324,6 +335,17 @@ mod tests {
             let error = of(code, text).of_command();
             assert!(matches!(error, BackendError::Rejected(_)), "{error:?}");
         }
+    }
+
+    #[test]
+    fn a_lease_of_a_full_store_holds_nothing_and_its_writes_are_a_doubt() {
+        let full = || of(Code::ResourceExhausted, "etcdserver: mvcc: database space exceeded");
+        for (error, ambiguous) in [(full().of_command(), true), (full().of_grant(), false)] {
+            assert_eq!(matches!(error, BackendError::Ambiguous(_)), ambiguous, "{error:?}");
+            assert!(error.to_string().contains("the store is full"), "{error}");
+        }
+        let error = of(Code::Unknown, "something new").of_grant();
+        assert!(matches!(error, BackendError::Ambiguous(_)), "{error:?}");
     }
 
     #[test]

@@ -12,11 +12,13 @@ const MAX_PREFIX: usize = 64;
 #[derive(Clone, Debug)]
 pub(crate) struct Names {
     prefix: String,
+    /// What tells the lease ids under this prefix from those under others.
+    salt: u64,
 }
 
 impl Default for Names {
     fn default() -> Self {
-        Self { prefix: DEFAULT_PREFIX.to_owned() }
+        Self { prefix: DEFAULT_PREFIX.to_owned(), salt: 0 }
     }
 }
 
@@ -30,7 +32,8 @@ impl Names {
                 "a prefix has 1 to {MAX_PREFIX} bytes of A-Z, a-z, 0-9, `_`, `.`, `:` and `-`"
             )));
         }
-        Ok(Self { prefix: prefix.to_owned() })
+        let salt = if prefix == DEFAULT_PREFIX { 0 } else { hash(prefix) };
+        Ok(Self { prefix: prefix.to_owned(), salt })
     }
 
     pub(crate) fn prefix(&self) -> &str {
@@ -61,6 +64,13 @@ impl Names {
         format!("{}/raised/{shard:04x}", self.prefix)
     }
 
+    /// The id of the etcd lease of a holder for a ttl: a lease's ttl cannot be changed, so a longer
+    /// one is another lease. A holder may have leases under several prefixes of one cluster, and to
+    /// end one must not end the others. Part of the format.
+    pub(crate) fn lease_id(&self, holder: HolderId, seconds: u32) -> i64 {
+        fold(holder.as_u128(), self.salt ^ u64::from(seconds))
+    }
+
     /// A name under which nothing is ever written.
     pub(crate) fn never(&self) -> String {
         format!("{}/never", self.prefix)
@@ -70,17 +80,15 @@ impl Names {
 /// The shard that a key's raised base is kept in: FNV-1a of 64 bits over the key's bytes, its four
 /// parts of 16 bits xored. Part of the format.
 pub(crate) fn shard(key: &LockKey) -> u16 {
-    let hash = key.as_str().bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
-    });
-    let [a, b, c, d, e, f, g, h] = hash.to_be_bytes();
+    let [a, b, c, d, e, f, g, h] = hash(key.as_str()).to_be_bytes();
     [[a, b], [c, d], [e, f], [g, h]].into_iter().fold(0, |sum, part| sum ^ u16::from_be_bytes(part))
 }
 
-/// The id of the etcd lease of a holder for a ttl: a lease's ttl cannot be changed, so a longer
-/// one is another lease. Part of the format.
-pub(crate) fn lease_id(holder: HolderId, seconds: u32) -> i64 {
-    fold(holder.as_u128(), seconds)
+/// FNV-1a of 64 bits.
+fn hash(text: &str) -> u64 {
+    text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    })
 }
 
 /// The id of the etcd lease that tells a young memory by its time to live. Part of the format.
@@ -88,9 +96,9 @@ pub(crate) fn young_id(memory: u128) -> i64 {
     fold(memory, 0)
 }
 
-fn fold(bits: u128, seconds: u32) -> i64 {
+fn fold(bits: u128, with: u64) -> i64 {
     let [high, low] = [(bits >> 64) as u64, bits as u64];
-    let id = (high ^ low ^ u64::from(seconds)) & (u64::MAX >> 1);
+    let id = (high ^ low ^ with) & (u64::MAX >> 1);
     // Zero asks the server to choose.
     i64::try_from(id).unwrap_or(i64::MAX).max(1)
 }
@@ -138,20 +146,28 @@ mod tests {
         assert_eq!(shard(&key("orders/42")), 0x1163);
         assert_eq!(shard(&key("a")), 0x19a2);
         let holder: HolderId = "f3cd7dbea874462b87ca7be6be869ed3".parse().expect("valid");
-        assert_eq!(lease_id(holder, 30), 0x7407_0658_16f2_d8e6);
+        let names = |prefix| Names::new(prefix).expect("valid");
+        for names in [Names::default(), names("leaselock")] {
+            assert_eq!(names.lease_id(holder, 30), 0x7407_0658_16f2_d8e6);
+            assert_eq!(names.lease_id(HolderId::from_u128(0), 0), 1);
+        }
+        assert_eq!(names("billing").lease_id(holder, 30), 0x3402_515a_835d_0aba);
         assert_eq!(young_id(holder.as_u128()), 0x7407_0658_16f2_d8f8);
-        assert_eq!(lease_id(HolderId::from_u128(0), 0), 1);
     }
 
     #[test]
-    fn lease_ids_differ_by_holder_and_ttl() {
+    fn lease_ids_differ_by_holder_and_ttl_and_prefix() {
         let mut ids = HashSet::new();
+        let prefixes =
+            ["leaselock", "a", "b", "aa"].map(|prefix| Names::new(prefix).expect("valid"));
         for _ in 0..1000 {
             let holder = HolderId::random();
             for seconds in [2, 3, 30, 86_400] {
-                let id = lease_id(holder, seconds);
-                assert!(id > 0);
-                assert!(ids.insert(id));
+                for names in &prefixes {
+                    let id = names.lease_id(holder, seconds);
+                    assert!(id > 0);
+                    assert!(ids.insert(id));
+                }
             }
         }
     }

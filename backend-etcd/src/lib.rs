@@ -16,6 +16,8 @@ mod record;
 mod release;
 mod renew;
 mod route;
+#[cfg(feature = "tls")]
+mod trust;
 mod unconnected;
 mod wake;
 

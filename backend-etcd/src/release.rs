@@ -7,12 +7,11 @@ use crate::acquire::ROUNDS;
 use crate::backend::{EtcdBackend, seconds};
 use crate::book;
 use crate::error::{self, Trouble};
-use crate::keys;
 
 impl EtcdBackend {
     pub(crate) async fn give_back(&self, claim: &Claim) -> Result<Release, BackendError> {
         let name = self.names.lease(&claim.key);
-        let own = keys::lease_id(claim.holder, seconds(claim.ttl));
+        let own = self.names.lease_id(claim.holder, seconds(claim.ttl));
         let mut lease = own;
         for _ in 0..ROUNDS {
             let txn = Txn::new()
@@ -21,7 +20,9 @@ impl EtcdBackend {
                 .or_else([TxnOp::get(name.as_str(), None)]);
             let done = match self.route.txn(txn).await {
                 Ok(done) => done,
-                Err(trouble) if trouble.no_space() => return self.end(claim, &name).await,
+                Err(trouble) if trouble.no_space() => {
+                    return self.end(claim, &name, lease, trouble).await;
+                }
                 Err(trouble) => return Err(trouble.of_command()),
             };
             let held = if done.succeeded() {
@@ -49,17 +50,28 @@ impl EtcdBackend {
         Err(error::unavailable("the key changed again and again"))
     }
 
-    /// In a store that is full and takes no transactions: revoking the lease ends the key too.
-    async fn end(&self, claim: &Claim, name: &str) -> Result<Release, BackendError> {
-        let found = self.route.get(name, None).await.map_err(Trouble::of_question)?;
-        let Some(held) = self.mine(claim, found.kvs().first().cloned())? else {
-            self.route.revoke_behind(keys::lease_id(claim.holder, seconds(claim.ttl)));
-            return Ok(Release::NotHeld);
-        };
-        match self.route.revoke(held.lease).await {
-            Ok(()) => Ok(Release::Released),
+    /// In a store that is full: revoking the lease ends the key too. The transaction may have been
+    /// carried out all the same.
+    async fn end(
+        &self,
+        claim: &Claim,
+        name: &str,
+        lease: i64,
+        full: Trouble,
+    ) -> Result<Release, BackendError> {
+        // Behind a transaction in doubt no failure is a definite answer.
+        let Ok(found) = self.route.get(name, None).await else { return Err(full.of_command()) };
+        let held = self.mine(claim, found.kvs().first().cloned())?;
+        let revoked = self.route.revoke(held.as_ref().map_or(lease, |held| held.lease)).await;
+        let own = self.names.lease_id(claim.holder, seconds(claim.ttl));
+        if lease != own {
+            self.route.revoke_behind(own);
+        }
+        match revoked {
+            Ok(()) if held.is_some() => Ok(Release::Released),
             Err(trouble) if trouble.lease_not_found() => Ok(Release::NotHeld),
-            Err(trouble) => Err(trouble.of_command()),
+            // Until now there was a lease, which the key may have been on; or no answer came.
+            _ => Err(full.of_command()),
         }
     }
 }

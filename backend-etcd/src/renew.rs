@@ -31,7 +31,7 @@ impl EtcdBackend {
     pub(crate) async fn keep(&self, claim: &Claim) -> Result<Option<(Held, Memory)>, BackendError> {
         let name = self.names.lease(&claim.key);
         let wanted = seconds(claim.ttl);
-        let mut lease = keys::lease_id(claim.holder, wanted);
+        let mut lease = self.names.lease_id(claim.holder, wanted);
         for _ in 0..ROUNDS {
             // In this order: the lease has all of its ttl when the key is seen on it.
             let alive = self.route.keep_alive(lease).await.map_err(Trouble::of_command)?;
@@ -51,7 +51,7 @@ impl EtcdBackend {
             // A lease's ttl cannot be changed. When the key is on the longer one, it is looked at
             // once more, as after any other change.
             self.move_over(claim, &name, &held).await?;
-            lease = keys::lease_id(claim.holder, wanted);
+            lease = self.names.lease_id(claim.holder, wanted);
         }
         Err(error::unavailable("others were faster, again and again"))
     }
@@ -105,11 +105,11 @@ impl EtcdBackend {
     /// Puts the key on a longer lease, unless it was changed meanwhile.
     async fn move_over(&self, claim: &Claim, name: &str, held: &Held) -> Result<(), BackendError> {
         let seconds = seconds(claim.ttl);
-        let id = keys::lease_id(claim.holder, seconds);
+        let id = self.names.lease_id(claim.holder, seconds);
         let seconds = match self.route.grant(id, seconds).await {
             Ok(grant) => grant.seconds,
             Err(trouble) if trouble.lease_exists() => seconds,
-            Err(trouble) => return Err(trouble.of_command()),
+            Err(trouble) => return Err(trouble.of_grant()),
         };
         let record = Record { seconds, ..held.record.clone() };
         let on = PutOptions::new().with_lease(id);

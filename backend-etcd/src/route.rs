@@ -21,14 +21,18 @@ use crate::wake::Wakes;
 
 /// What revoking a lease that nobody needs any more may take.
 const REVOKE_LIMIT: Duration = Duration::from_secs(5);
-/// How many may be under way; what is not revoked ends with its ttl.
+/// How many are under way at once. Others wait for their turn.
 const REVOKES: usize = 64;
+/// How many may wait: far more than one process releases at once. What is not revoked ends with
+/// its ttl, and is no tombstone until then.
+const QUEUE: usize = 16_384;
 
 /// The way to the cluster: our own link, or a client of the caller's.
 #[derive(Clone)]
 pub(crate) struct Route {
     way: Way,
     revokes: Arc<Semaphore>,
+    queue: Arc<Semaphore>,
 }
 
 #[derive(Clone)]
@@ -60,7 +64,8 @@ impl Route {
     }
 
     fn new(way: Way) -> Self {
-        Self { way, revokes: Arc::new(Semaphore::new(REVOKES)) }
+        let of = |size| Arc::new(Semaphore::new(size));
+        Self { way, revokes: of(REVOKES), queue: of(QUEUE) }
     }
 
     /// Opens a connection where there is none.
@@ -137,20 +142,21 @@ impl Route {
     /// Revokes a lease that nobody needs any more while the caller goes on. Nothing depends on
     /// it: a lease that is not revoked ends with its ttl.
     pub(crate) fn revoke_behind(&self, id: i64) {
-        let (Ok(permit), Ok(runtime)) =
-            (Arc::clone(&self.revokes).try_acquire_owned(), Handle::try_current())
+        let (Ok(place), Ok(runtime)) =
+            (Arc::clone(&self.queue).try_acquire_owned(), Handle::try_current())
         else {
             return;
         };
         let route = self.clone();
         runtime.spawn(async move {
+            let turn = route.revokes.acquire().await;
             match tokio::time::timeout(REVOKE_LIMIT, route.revoke(id)).await {
                 Ok(Err(trouble)) if !trouble.lease_not_found() => {
                     tracing::debug!(?trouble, "a lease was not revoked and ends with its ttl");
                 }
                 _ => {}
             }
-            drop(permit);
+            drop((turn, place));
         });
     }
 

@@ -38,6 +38,7 @@ impl Unconnected {
         let nobody = |error: &io::Error| error.kind() == io::ErrorKind::ConnectionRefused;
         let (now, text) = match error::meaning(&error) {
             Meaning::Refused { now, text } => (now, format!("{server}: {text}")),
+            Meaning::Full => (true, format!("{server}: {}", error::FULL)),
             _ if said.contains("invalid peer certificate") => (
                 false,
                 format!(

@@ -91,6 +91,7 @@ async fn what_cannot_be_used_is_refused_at_once() {
             builder().prefix(""),
             builder().prefix("a/b"),
             builder().connect_timeout(Duration::ZERO),
+            builder().connect_timeout(Duration::MAX),
             #[cfg(feature = "tls")]
             builder().root_certificates("-----BEGIN CERTIFICATE-----"),
             #[cfg(feature = "tls")]

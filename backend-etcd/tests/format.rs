@@ -7,12 +7,14 @@ use std::time::Duration;
 
 use common::{acquired, is_rejected, key, leases, limited, names, server, value};
 use etcd_client::PutOptions;
-use lockcore::{Acquire, Claim, HolderId, LockBackend, Release};
+use lockcore::{Acquire, Claim, HolderId, LockBackend, Release, Renew};
 use lockcore_etcd::{EtcdBackend, etcd_client};
 
 const HOLDER: u128 = 0x0123_4567_89ab_cdef_0011_2233_4455_6677;
 /// The halves of the holder and the ttl of 30 s, xored.
 const LEASE: i64 = 0x0132_6754_cdfe_ab86;
+/// And with the hash of the prefix `golden.1`.
+const LEASE_OF_PREFIX: i64 = 0x1dda_5495_3cfe_2adb;
 
 fn golden() -> Claim {
     let key = key("orders/{42} 100% é|x");
@@ -47,7 +49,7 @@ async fn version_1() {
         let lease = &found.kvs()[0];
         let text = format!("1|{:032x}|30|{base}|4000000000000000|host|7", HOLDER);
         assert_eq!(lease.value_str().expect("text"), text);
-        assert_eq!(lease.lease(), LEASE);
+        assert_eq!(lease.lease(), LEASE_OF_PREFIX);
 
         // What is created after the lease has a token above its floor.
         let base: i64 = value(&raw, raised).await.expect("raised").parse().expect("a number");
@@ -59,6 +61,33 @@ async fn version_1() {
         let young = young.expect("a server");
         assert_eq!(young.granted_ttl(), 90_000);
         assert!(young.ttl() > 89_000, "{young:?}");
+    })
+    .await;
+}
+
+/// As in a switch from one prefix to another: what ends under one stands under the other.
+#[tokio::test]
+async fn one_holder_under_two_prefixes_has_two_leases() {
+    limited(async {
+        let server = server().await;
+        let under = async |prefix: &str| {
+            let builder = EtcdBackend::builder(server.url()).prefix(prefix);
+            builder.connect().await.expect("a server")
+        };
+        let (one, two, three) = (under("leaselock").await, under("a").await, under("b").await);
+        let mine = golden();
+        for backend in [&one, &two, &three] {
+            acquired(backend, &mine).await;
+        }
+        let stands = async |backend: &EtcdBackend| {
+            backend.inspect(&mine.key).await.expect("a server").is_some()
+        };
+        let all = leases(&server.raw().await).await.len();
+        assert_eq!(one.release(&mine).await.expect("held"), Release::Released);
+        assert_eq!(two.release(&mine).await.expect("held"), Release::Released);
+        common::eventually(async || leases(&server.raw().await).await.len() == all - 2).await;
+        assert!(!stands(&one).await && !stands(&two).await && stands(&three).await);
+        assert!(matches!(three.renew(&mine).await, Ok(Renew::Renewed(_))));
     })
     .await;
 }

@@ -85,6 +85,34 @@ async fn nothing_is_left_behind() {
     .await;
 }
 
+/// However many there are at once, each leaves its tombstone.
+#[tokio::test]
+async fn many_releases_at_once_leave_nothing() {
+    limited(async {
+        let server = server().await;
+        let (raw, backend) = (server.raw().await, server.backend().await);
+        acquired(&backend, &claim("first")).await;
+        let before = leases(&raw).await.len();
+        let mut claims = Vec::new();
+        for n in 0..400 {
+            let mut mine = claim(&format!("k{n}"));
+            mine.ttl = Duration::from_secs(3600);
+            acquired(&backend, &mine).await;
+            claims.push(mine);
+        }
+        let mut releases = tokio::task::JoinSet::new();
+        for mine in claims {
+            let backend = backend.clone();
+            releases.spawn(async move { backend.release(&mine).await });
+        }
+        for released in releases.join_all().await {
+            assert_eq!(released.expect("a server"), Release::Released);
+        }
+        eventually(async || leases(&raw).await.len() == before).await;
+    })
+    .await;
+}
+
 /// A revoked lease is the tombstone for what of its acquire is still under way.
 #[tokio::test]
 async fn a_late_transaction_after_the_release_takes_nothing() {

@@ -6,7 +6,7 @@ mod common;
 use std::time::{Duration, Instant};
 
 use common::{Server, acquired, all_text, claim, is_rejected, is_unavailable, limited};
-use lockcore::LockBackend;
+use lockcore::{BackendError, LockBackend};
 use lockcore_conformance::servers::EtcdOptions;
 use lockcore_etcd::EtcdBackend;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
@@ -73,6 +73,36 @@ async fn without_it_or_by_another_name_it_is_refused() {
         assert!(is_rejected(&error), "{error:?}");
     })
     .await;
+}
+
+/// Found before anybody connects, and without repeating a text, which may be a key.
+#[tokio::test]
+async fn what_only_looks_like_pem_is_refused_at_once() {
+    let (certificate, key, ca) = certificates();
+    let (_, other_key, _) = certificates();
+    let armour = |what: &str, inside: &str| {
+        format!("-----BEGIN {what}-----\n{inside}\n-----END {what}-----\n")
+    };
+    // The second reads as base64, and is no certificate; nor a key.
+    let (broken, empty) = ("s3cr3t!", "c2VjcmV0c2VjcmV0");
+    let builder = || EtcdBackend::builder("etcds://127.0.0.1:1");
+    let mut wrong = Vec::new();
+    for inside in [broken, empty, ""] {
+        let roots = format!("{ca}{}", armour("CERTIFICATE", inside));
+        wrong.push(builder().root_certificates(roots));
+        wrong.push(builder().client_certificate(armour("CERTIFICATE", inside), key.as_str()));
+        let key = armour("PRIVATE KEY", inside);
+        wrong.push(builder().client_certificate(certificate.as_str(), key));
+    }
+    wrong.push(builder().client_certificate(certificate.as_str(), other_key));
+    for (n, wrong) in wrong.into_iter().enumerate() {
+        let error = wrong.build().err();
+        assert!(matches!(error, Some(BackendError::InvalidInput(_))), "{n}: {error:?}");
+        let text = all_text(&error.expect("an error"));
+        assert!(!text.contains("s3cr3t") && !text.contains("c2Vj"), "{n}: {text}");
+    }
+    let right = builder().root_certificates(ca).client_certificate(certificate, key);
+    assert!(right.build().is_ok());
 }
 
 #[tokio::test]

@@ -224,7 +224,7 @@ impl LockBackend for PostgresBackend {
             (&born as _, Type::TEXT),
             (&label as _, Type::BYTEA),
         ];
-        let rows = self.route.command(&self.statements.acquire, &params).await?;
+        let rows = self.route.command(claim, &self.statements.acquire, &params).await?;
         let answer = self.answer(&rows, "an acquire")?;
         if let Some(lease) = answer.granted(claim)? {
             return Ok(Acquire::Acquired(lease));
@@ -248,7 +248,7 @@ impl LockBackend for PostgresBackend {
             (&floor as _, Type::INT8),
             (&born as _, Type::TEXT),
         ];
-        let rows = self.route.command(&self.statements.renew, &params).await?;
+        let rows = self.route.command(claim, &self.statements.renew, &params).await?;
         let answer = self.answer(&rows, "a renewal")?;
         Ok(match answer.granted(claim)? {
             Some(lease) => Renew::Renewed(lease),
@@ -270,9 +270,9 @@ impl LockBackend for PostgresBackend {
             (&self.retention as _, Type::INT8),
         ];
         let rows = if sweep {
-            self.route.command(&self.statements.release_and_sweep, &params).await?
+            self.route.command(claim, &self.statements.release_and_sweep, &params).await?
         } else {
-            self.route.command(&self.statements.release, &params[..4]).await?
+            self.route.command(claim, &self.statements.release, &params[..4]).await?
         };
         let released = self.answer(&rows, "a release")?.get("released")?;
         Ok(if released { Release::Released } else { Release::NotHeld })

@@ -9,13 +9,18 @@ use tokio_postgres::{Client, Config};
 use crate::address::Address;
 use crate::backend::PostgresBackend;
 use crate::connection::{Link, Servers};
-use crate::exchange::{STATEMENT_TIMEOUT, Settings};
+use crate::exchange::Settings;
+use crate::limit::STATEMENT_TIMEOUT;
 use crate::route::{Given, Route};
 use crate::table::Table;
 use crate::url::Url;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+const MAX_CONNECT_TIMEOUT: Duration = Duration::from_secs(60 * 60);
 pub(crate) const RETENTION: Duration = Duration::from_secs(24 * 60 * 60);
+/// Far above what passes between two looks of one statement at the clock. An acquire that meets a
+/// row while it inserts one waits for it; swept meanwhile, a row takes a later token with it.
+const MIN_RETENTION: Duration = Duration::from_secs(60);
 /// A hundred years: far beyond use, far below what overflows in the server.
 const MAX_RETENTION: Duration = Duration::from_secs(100 * 366 * 24 * 60 * 60);
 const MAX_STATEMENT_TIMEOUT: Duration = Duration::from_secs(60 * 60);
@@ -99,8 +104,8 @@ impl PostgresBackendBuilder {
     }
 
     /// How long connecting may take as a whole: looking up the name, TCP, TLS, and the handshake,
-    /// over all servers of the URL. 2 seconds unless set. It also bounds every later reconnect;
-    /// calls on a connection have no limit here, the core bounds them.
+    /// over all servers of the URL. 2 seconds unless set, an hour at most. It also bounds every
+    /// later reconnect; calls on a connection have no limit here, the core bounds them.
     pub fn connect_timeout(mut self, limit: Duration) -> Self {
         self.connect_timeout = limit;
         self
@@ -109,10 +114,14 @@ impl PostgresBackendBuilder {
     /// How long the server may work on one statement before it gives up and undoes it: 2 seconds
     /// unless set, from a millisecond to an hour.
     ///
-    /// Locks of rows and tables are waited for at most 3/8 as long, and never for more than
-    /// 750 ms. Set it no longer than calls are waited for
-    /// ([`request_timeout`](lockcore::ManagerBuilder::request_timeout)): an acquire that was
-    /// given up and is carried out later keeps its key taken for a ttl.
+    /// A call about a lease is given no more than a sixth of its ttl, for which the core waits
+    /// unless [`request_timeout`](lockcore::ManagerBuilder::request_timeout) is set, but 250 ms in
+    /// any case: an acquire that was given up and is carried out later keeps its key taken for a
+    /// ttl. So where a request is waited for less long, which is with a ttl below 1.5 s, or with a
+    /// shorter `request_timeout`, set this no longer than that.
+    ///
+    /// Locks of rows and tables (`lock_timeout`) are waited for at most 3/8 as long, and never for
+    /// more than 750 ms.
     pub fn statement_timeout(mut self, limit: Duration) -> Self {
         self.statement_timeout = limit;
         self
@@ -150,7 +159,8 @@ impl PostgresBackendBuilder {
 
     /// How long the last token of a key is kept after the clock has passed it: 24 hours unless
     /// set. Once it is forgotten, tokens rise by the server's clock alone: choose it longer than
-    /// that clock could ever be set back.
+    /// that clock could ever be set back, and at least a minute longer than the
+    /// [limit on a statement](Self::statement_timeout).
     pub fn token_retention(mut self, retention: Duration) -> Self {
         self.retention = retention;
         self
@@ -170,16 +180,20 @@ impl PostgresBackendBuilder {
     ///
     /// [`BackendError::InvalidInput`], whose text never repeats the URL.
     pub fn build(self) -> Result<PostgresBackend, BackendError> {
-        if self.connect_timeout.is_zero() {
-            return Err(InvalidInput::new("the connect timeout must not be zero").into());
+        if self.connect_timeout.is_zero() || self.connect_timeout > MAX_CONNECT_TIMEOUT {
+            return Err(InvalidInput::new("to connect may take up to 1 hour, and not zero").into());
         }
         if self.statement_timeout < Duration::from_millis(1)
             || self.statement_timeout > MAX_STATEMENT_TIMEOUT
         {
             return Err(InvalidInput::new("a statement may take 1 ms to 1 hour").into());
         }
-        if self.retention > MAX_RETENTION {
-            return Err(InvalidInput::new("a token is kept for at most 100 years").into());
+        let least = MIN_RETENTION + self.statement_timeout;
+        if !(least..=MAX_RETENTION).contains(&self.retention) {
+            return Err(InvalidInput::new(format!(
+                "a token is kept for {least:?} (a minute, and the limit on a statement) to 100 years"
+            ))
+            .into());
         }
         let url = match &self.server {
             Server::Url(url) => Url::parse(url)?,

@@ -1,17 +1,17 @@
 //! One session on the server.
 
-use std::future::poll_fn;
 use std::sync::Arc;
 use std::time::Duration;
 
-use lockcore::{BackendError, HolderId, ReleaseSignal};
+use lockcore::{BackendError, Claim, HolderId, ReleaseSignal};
 use lockcore_link::Vigil;
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::AbortHandle;
 use tokio_postgres::types::Type;
-use tokio_postgres::{AsyncMessage, Client, Config, Connection, NoTls, Row};
+use tokio_postgres::{Client, Row};
 
 use crate::address::Address;
+use crate::driver::{self, Lifeline};
+use crate::error;
 use crate::exchange::{self, Failed, Settings, Turn};
 use crate::statements::{Param, Prepared, Query};
 use crate::unconnected::Unconnected;
@@ -24,7 +24,7 @@ const OLDEST: i32 = 130_000;
 #[derive(Clone, Debug)]
 pub(crate) enum Session {
     /// It has our settings and is ours alone. Its process, and when that began.
-    Ours(i32, String),
+    Ours(i32, i64),
     /// Shared through a pooler. The advisory lock that each transaction of the connection holds.
     Shared(i64),
 }
@@ -40,6 +40,7 @@ pub(crate) struct Connected {
     prepared: Prepared,
     turn: Turn,
     session: Session,
+    is_greeted: bool,
     pub(crate) volatile: bool,
 }
 
@@ -69,7 +70,7 @@ impl Connected {
         let ears = Arc::new(Ears::new(channel));
         let vigil = Arc::new(Vigil::default());
         let lifeline = Lifeline { ears: Arc::clone(&ears), vigil: Arc::clone(&vigil) };
-        let (client, driver) = connect(address, &config, lifeline)
+        let (client, driver) = driver::connect(address, &config, lifeline)
             .await
             .map_err(|error| Unconnected::refused(shown, address.tls.is_required(), error))?;
         let mut connected = Self {
@@ -79,8 +80,10 @@ impl Connected {
             ears,
             settings: settings.marked(number),
             prepared: Prepared::default(),
-            turn: Turn::default(),
+            // As the startup options say, where they arrived.
+            turn: Turn::new(Some(settings.limit_for(None))),
             session: Session::Shared(number),
+            is_greeted: false,
             volatile: false,
         };
         connected.greet(shown, &mark, old).await?;
@@ -93,19 +96,17 @@ impl Connected {
         mark: &str,
         old: Option<&Session>,
     ) -> Result<(), Unconnected> {
-        let question = Query::rare(include_str!("sql/greet.sql"), "");
-        let (process, since) = match old {
-            Some(Session::Ours(process, since)) => (Some(*process), Some(since.as_str())),
+        match old {
+            Some(Session::Ours(process, since)) => self.end(shown, *process, *since).await?,
             Some(Session::Shared(number)) => {
                 let waited = exchange::until_over(&self.client, &self.settings, *number).await;
                 waited.map_err(|error| Unconnected::refused(shown, false, error))?;
-                (None, None)
             }
-            None => (None, None),
-        };
-        let params = [(&process as _, Type::INT4), (&since as _, Type::TEXT)];
+            None => {}
+        }
+        let question = Query::rare(include_str!("sql/greet.sql"), "");
         let call = self.vigil.call();
-        let rows = self.client.query_typed(&question.sql, &params).await;
+        let rows = self.client.query_typed(&question.sql, &[]).await;
         call.answered();
         let rows = rows.map_err(|error| Unconnected::refused(shown, false, error))?;
         let facts = rows.first().and_then(Facts::read);
@@ -120,7 +121,29 @@ impl Connected {
         if let (Some(true), Some(since)) = (facts.mark.map(|found| found == mark), facts.since) {
             self.session = Session::Ours(facts.process, since);
         }
+        self.is_greeted = true;
         Ok(())
+    }
+
+    /// Ends an older session. Where the server refuses that, it ends by the limits on its
+    /// statements, and a new session is of use all the same.
+    async fn end(&self, shown: &str, process: i32, since: i64) -> Result<(), Unconnected> {
+        let command = Query::rare(include_str!("sql/end.sql"), "");
+        let params = [(&process as _, Type::INT4), (&since as _, Type::INT8)];
+        match self.client.query_typed(&command.sql, &params).await {
+            Err(error) if error::is_refusal(&error) => {
+                let error = error::words(&error);
+                tracing::warn!(
+                    server = %shown,
+                    %error,
+                    "the session before this one was not ended: what was given up on it may still \
+                     be carried out"
+                );
+                Ok(())
+            }
+            Err(error) => Err(Unconnected::refused(shown, false, error)),
+            Ok(_) => Ok(()),
+        }
     }
 
     pub(crate) fn is_pooled(&self) -> bool {
@@ -136,14 +159,17 @@ impl Connected {
     /// Sends a statement, with an eye on whether the connection answers.
     pub(crate) async fn exchange(
         &self,
+        claim: Option<&Claim>,
         query: &Query,
         params: &[Param<'_>],
     ) -> Result<Vec<Row>, Failed> {
+        let Self { client, turn, settings, prepared, .. } = self;
+        let limit = settings.limit_for(claim);
         let call = self.vigil.call();
         let done = if self.is_pooled() {
-            exchange::on_shared(&self.client, &self.turn, &self.settings, query, params).await
+            exchange::on_shared(client, turn, settings, limit, query, params).await
         } else {
-            exchange::on_ours(&self.client, &self.prepared, query, params).await
+            exchange::on_ours(client, turn, prepared, limit, query, params).await
         };
         match &done {
             Err(Failed::Unanswered(_)) => self.ears.lose(),
@@ -177,9 +203,13 @@ impl lockcore_link::Connection for Connected {
 }
 
 impl Drop for Connected {
-    /// The driver ends by itself, when it has read what is still to come.
+    /// The driver ends by itself, when it has read what is still to come. From a server that did
+    /// not answer the first question that may be nothing, for ever.
     fn drop(&mut self) {
         self.ears.lose();
+        if !self.is_greeted {
+            self.driver.abort();
+        }
     }
 }
 
@@ -188,7 +218,7 @@ struct Facts {
     version: i32,
     mark: Option<String>,
     process: i32,
-    since: Option<String>,
+    since: Option<i64>,
     standby: bool,
     volatile: bool,
 }
@@ -204,83 +234,6 @@ impl Facts {
             volatile: row.try_get("volatile").ok()?,
         })
     }
-}
-
-/// Owned by the driver's task: hears what the server sends unasked, and tells when the task ends.
-struct Lifeline {
-    ears: Arc<Ears>,
-    vigil: Arc<Vigil>,
-}
-
-impl Lifeline {
-    fn heard(&self, message: &AsyncMessage) {
-        self.vigil.heard();
-        match message {
-            AsyncMessage::Notification(told) => self.ears.fire(told.channel(), told.payload()),
-            AsyncMessage::Notice(notice) => tracing::debug!(%notice, "the server says"),
-            _ => {}
-        }
-    }
-}
-
-impl Drop for Lifeline {
-    fn drop(&mut self) {
-        self.ears.lose();
-    }
-}
-
-async fn connect(
-    address: &Address,
-    config: &Config,
-    lifeline: Lifeline,
-) -> Result<(Client, AbortHandle), tokio_postgres::Error> {
-    #[cfg(feature = "tls")]
-    if let Some(tls) = address.tls.connector() {
-        use tokio_postgres::config::SslMode;
-
-        match config.connect(tls).await {
-            Ok((client, connection)) => return Ok((client, drive(connection, lifeline))),
-            Err(error)
-                if config.get_ssl_mode() == SslMode::Prefer
-                    && crate::unconnected::is_untrusted(&error) =>
-            {
-                // As good as no TLS to who prefers it only: whoever can answer in the server's
-                // place can also say that it has none.
-                tracing::warn!(
-                    "the server's certificate is not trusted: going on without TLS, as \
-                     sslmode=prefer allows"
-                );
-                let (client, connection) =
-                    config.clone().ssl_mode(SslMode::Disable).connect(NoTls).await?;
-                return Ok((client, drive(connection, lifeline)));
-            }
-            Err(error) => return Err(error),
-        }
-    }
-    let _ = address;
-    let (client, connection) = config.connect(NoTls).await?;
-    Ok((client, drive(connection, lifeline)))
-}
-
-fn drive<S, T>(mut connection: Connection<S, T>, lifeline: Lifeline) -> AbortHandle
-where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
-    let task = tokio::spawn(async move {
-        loop {
-            match poll_fn(|context| connection.poll_message(context)).await {
-                Some(Ok(message)) => lifeline.heard(&message),
-                Some(Err(error)) => {
-                    let error = crate::error::words(&error);
-                    tracing::debug!(%error, "the connection is lost");
-                    return;
-                }
-                None => return,
-            }
-        }
-    });
-    task.abort_handle()
 }
 
 /// How much of what is left of the time for connecting each of the servers left may take.

@@ -167,6 +167,12 @@ fn advice_on(code: &str) -> (bool, &'static str) {
         _ => match code.get(..2) {
             Some("08") => (true, "the connection to the server failed"),
             Some("53") => (true, "the server lacks resources"),
+            // At a commit: the queue of notifications is full.
+            Some("54") => (
+                true,
+                "a limit of the server was reached: if it is the queue of notifications, end the \
+                 session that listens and is long in a transaction",
+            ),
             Some("57") => (true, "an operator intervened"),
             Some("58") => (true, "the server's system failed"),
             _ => (false, "the statement was refused"),
@@ -182,7 +188,7 @@ mod tests {
     fn refusals_of_the_moment_are_told_from_others() {
         for code in [
             "55P03", "57014", "40001", "40P01", "25006", "53100", "53200", "53300", "57P01",
-            "57P02", "57P03", "57P05", "08006", "08P01", "58030",
+            "57P02", "57P03", "57P05", "54000", "08006", "08P01", "58030",
         ] {
             assert!(advice_on(code).0, "{code}");
         }

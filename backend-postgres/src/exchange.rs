@@ -3,25 +3,17 @@
 use std::fmt::Write as _;
 use std::future::poll_fn;
 use std::pin::pin;
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
 use std::time::Duration;
 
+use lockcore::Claim;
 use tokio_postgres::{Client, Error, Row};
 
 use crate::error;
+use crate::limit::{self, Limit};
 use crate::statements::{Param, Prepared, Query};
-
-/// How long the server works on one statement, unless set.
-pub(crate) const STATEMENT_TIMEOUT: Duration = Duration::from_secs(2);
-
-/// How long a statement waits for a lock, at most. Locks of ours are held for the time of a
-/// commit; longer than this a stranger holds one.
-const LOCK_WAIT: Duration = Duration::from_millis(750);
-
-/// How many times the limit on a statement the next part of a transaction may take to arrive. By
-/// default that is less than the core bears failures for, so that others get over such a row.
-const SLOW_WIRE: u128 = 4;
 
 /// The settings that every statement of ours runs with, whatever the defaults of the role, the
 /// database and the server are.
@@ -30,44 +22,54 @@ const SLOW_WIRE: u128 = 4;
 /// or on a connection of the caller's, they are set for one transaction, in the same round trip.
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
-    values: Vec<(&'static str, String)>,
-    begin: String,
+    /// For a call that names no ttl, and the most for any.
+    most: Limit,
+    mark: Option<i64>,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self::new(STATEMENT_TIMEOUT)
+        Self::new(limit::STATEMENT_TIMEOUT)
     }
 }
 
 impl Settings {
     pub(crate) fn new(statement_timeout: Duration) -> Self {
-        let statement = statement_timeout.as_millis().max(1);
-        // Short of the limit on the statement, so that the answer says what it waited for.
-        let lock = LOCK_WAIT.as_millis().min(statement * 3 / 8).max(1);
-        let values = vec![
-            ("synchronous_commit", "on".to_owned()),
-            ("statement_timeout", statement.to_string()),
-            ("lock_timeout", lock.to_string()),
-            // A client that vanishes between two parts of a transaction does not keep the row.
-            // But a slow wire needs a while for the bytes of the next part.
-            ("idle_in_transaction_session_timeout", (statement * SLOW_WIRE).to_string()),
-            // No function or operator of ours is another's.
-            ("search_path", "pg_catalog".to_owned()),
-        ];
-        // At READ COMMITTED, what waited for a row sees it as it is then, in place of failing.
-        let mut begin = String::from("BEGIN ISOLATION LEVEL READ COMMITTED, READ WRITE");
-        for (name, value) in &values {
-            let _ = write!(begin, "; SET LOCAL {name} = {value}");
-        }
-        Self { values, begin }
+        Self { most: Limit::of(statement_timeout), mark: None }
     }
 
     /// With a lock that each transaction holds to its end, for others to wait for.
     pub(crate) fn marked(&self, number: i64) -> Self {
-        let mut marked = self.clone();
-        let _ = write!(marked.begin, "; SELECT pg_advisory_xact_lock({number})");
-        marked
+        Self { mark: Some(number), ..*self }
+    }
+
+    /// What the server may take for a call that concerns this claim.
+    pub(crate) fn limit_for(&self, claim: Option<&Claim>) -> Limit {
+        claim.map_or(self.most, |claim| self.most.for_ttl(claim.ttl))
+    }
+
+    fn values(&self) -> [(&'static str, String); 3] {
+        [
+            ("synchronous_commit", "on".to_owned()),
+            // A client that vanishes between two parts of a transaction does not keep the row.
+            // But a slow wire needs a while for the bytes of the next part.
+            ("idle_in_transaction_session_timeout", self.most.idle().to_string()),
+            // No function or operator of ours is another's.
+            ("search_path", "pg_catalog".to_owned()),
+        ]
+    }
+
+    /// The first part of a transaction.
+    fn begin(&self, limit: Limit) -> String {
+        // At READ COMMITTED, what waited for a row sees it as it is then, in place of failing.
+        let mut begin = String::from("BEGIN ISOLATION LEVEL READ COMMITTED, READ WRITE");
+        for (name, value) in limit.values().into_iter().chain(self.values()) {
+            let _ = write!(begin, "; SET LOCAL {name} = {value}");
+        }
+        if let Some(number) = self.mark {
+            let _ = write!(begin, "; SELECT pg_advisory_xact_lock({number})");
+        }
+        begin
     }
 
     /// As options of a session's startup.
@@ -75,7 +77,7 @@ impl Settings {
         let mut options = String::from(
             "-c default_transaction_isolation=read\\ committed -c default_transaction_read_only=off",
         );
-        for (name, value) in &self.values {
+        for (name, value) in self.most.values().into_iter().chain(self.values()) {
             let _ = write!(options, " -c {name}={value}");
         }
         options
@@ -97,7 +99,16 @@ impl From<Error> for Failed {
     }
 }
 
-/// Sends a statement on a session of our own, which has our settings.
+/// Whose turn it is to send on a session: what one call sends stays together. It keeps the limits
+/// that are in force on a session of our own; `None`: not known.
+pub(crate) type Turn = Mutex<Option<Limit>>;
+
+fn turn_of(turn: &Turn) -> MutexGuard<'_, Option<Limit>> {
+    turn.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Sends a statement on a session of our own, which has our settings. Only the limits may be those
+/// of another call: then they are set before it, in the same round trip.
 ///
 /// To read and plan a statement takes the server several times as long as to carry it out. So it
 /// is prepared behind its first use, in the same round trip.
@@ -106,16 +117,51 @@ impl From<Error> for Failed {
 /// and dropped.
 pub(crate) async fn on_ours(
     client: &Client,
+    turn: &Turn,
     prepared: &Prepared,
+    limit: Limit,
     query: &Query,
     params: &[Param<'_>],
 ) -> Result<Vec<Row>, Failed> {
+    let are_others = AtomicBool::new(false);
+    let limits = async {
+        if are_others.load(Ordering::Relaxed) {
+            client.batch_execute(&limit.set()).await
+        } else {
+            Ok(())
+        }
+    };
+    let mut parts = pin!(async {
+        tokio::join!(biased; limits, prepared_or_not(client, prepared, query, params))
+    });
+    let sent = poll_fn(|context| {
+        // A call on another thread must not get in between.
+        let mut in_force = turn_of(turn);
+        are_others.store(in_force.replace(limit) != Some(limit), Ordering::Relaxed);
+        Poll::Ready(parts.as_mut().poll(context))
+    });
+    let (limits, done) = match sent.await {
+        Poll::Ready(ended) => ended,
+        Poll::Pending => parts.await,
+    };
+    if limits.is_err() {
+        *turn_of(turn) = None;
+    }
+    Ok(done?)
+}
+
+async fn prepared_or_not(
+    client: &Client,
+    prepared: &Prepared,
+    query: &Query,
+    params: &[Param<'_>],
+) -> Result<Vec<Row>, Error> {
     let Some(slot) = prepared.slot(query) else {
-        return Ok(client.query_typed(&query.sql, params).await?);
+        return client.query_typed(&query.sql, params).await;
     };
     if let Some(statement) = slot.get() {
         let values: Vec<_> = params.iter().map(|(value, _)| *value).collect();
-        return Ok(client.query(statement, &values).await?);
+        return client.query(statement, &values).await;
     }
     let types: Vec<_> = params.iter().map(|(_, of)| of.clone()).collect();
     let (done, statement) = tokio::join!(
@@ -126,11 +172,8 @@ pub(crate) async fn on_ours(
     if let Ok(statement) = statement {
         let _ = slot.set(statement);
     }
-    Ok(done?)
+    done
 }
-
-/// Whose turn it is to send on a session: the parts of one transaction stay together.
-pub(crate) type Turn = Mutex<()>;
 
 /// Sends a statement in a transaction with our settings, on a session shared with others.
 ///
@@ -140,21 +183,23 @@ pub(crate) async fn on_shared(
     client: &Client,
     turn: &Turn,
     settings: &Settings,
+    limit: Limit,
     query: &Query,
     params: &[Param<'_>],
 ) -> Result<Vec<Row>, Failed> {
+    let begin = settings.begin(limit);
     let mut parts = pin!(async {
         tokio::join!(
             // In this order: the driver sends what it is handed at the first poll of each.
             biased;
-            client.batch_execute(&settings.begin),
+            client.batch_execute(&begin),
             client.query_typed(&query.sql, params),
             client.batch_execute("COMMIT"),
         )
     });
     let sent = poll_fn(|context| {
         // A call on another thread must not get in between.
-        let _turn = turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let _turn = turn_of(turn);
         Poll::Ready(parts.as_mut().poll(context))
     });
     let (begun, done, ended) = match sent.await {
@@ -183,27 +228,6 @@ pub(crate) async fn until_over(
     settings: &Settings,
     number: i64,
 ) -> Result<(), Error> {
-    let begin = &settings.begin;
+    let begin = settings.begin(settings.most);
     client.batch_execute(&format!("{begin}; SELECT pg_advisory_xact_lock({number}); COMMIT")).await
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_lock_is_waited_for_less_long_than_a_statement_may_take() {
-        let lock = |statement| {
-            let settings = Settings::new(Duration::from_millis(statement));
-            let options = settings.startup_options();
-            let at = options.find("lock_timeout=").expect("set");
-            let digits: String =
-                options[at + 13..].chars().take_while(char::is_ascii_digit).collect();
-            digits.parse::<u64>().expect("a number")
-        };
-        assert_eq!(lock(2_000), 750);
-        assert_eq!(lock(800), 300);
-        // Zero would be no limit at all.
-        assert_eq!(lock(1), 1);
-    }
 }

@@ -6,8 +6,10 @@ mod backend;
 mod builder;
 mod connected;
 mod connection;
+mod driver;
 mod error;
 mod exchange;
+mod limit;
 #[cfg(feature = "pool")]
 mod pool;
 mod route;

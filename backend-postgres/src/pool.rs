@@ -1,9 +1,7 @@
 //! Connections of a pool of the caller's.
 
-use std::time::{Duration, Instant};
-
 use deadpool_postgres::{Object, Pool, PoolError};
-use lockcore::BackendError;
+use lockcore::{BackendError, Claim};
 use tokio_postgres::Row;
 
 use crate::error::Failure;
@@ -11,21 +9,27 @@ use crate::exchange::{self, Failed, Settings, Turn};
 use crate::statements::{Param, Query};
 use crate::unconnected::Unconnected;
 
-/// A call given up after this long leaves a connection that is not worth keeping.
-const PATIENCE: Duration = Duration::from_millis(100);
-
 /// Sends a statement on a connection of the pool, which is waited for as long as the pool does.
+///
+/// A command of a holder's waits for those of the same holder that have begun, on whichever
+/// connection: the server carries out what was given up, and an acquire that was overtaken by its
+/// release takes the key for nobody.
 pub(crate) async fn exchange(
     pool: &Pool,
     settings: &Settings,
+    claim: Option<&Claim>,
     query: &Query,
     params: &[Param<'_>],
 ) -> Result<Result<Vec<Row>, Failed>, BackendError> {
     let object = pool.get().await.map_err(no_connection)?;
-    let mut lent = Lent { object: None, since: Instant::now(), answered: false };
+    let mut lent = Lent { object: None, answered: false };
     let client = lent.object.insert(object);
+    // As much of it as a lock has for a name.
+    let marked = claim.map(|claim| settings.marked(claim.holder.as_u128() as i64));
+    let settings = marked.as_ref().unwrap_or(settings);
     // Lent to nobody else meanwhile: it is always our turn.
-    let done = exchange::on_shared(client, &Turn::default(), settings, query, params).await;
+    let (turn, limit) = (Turn::default(), settings.limit_for(claim));
+    let done = exchange::on_shared(client, &turn, settings, limit, query, params).await;
     lent.answered = !matches!(done, Err(Failed::Unanswered(_)));
     Ok(done)
 }
@@ -42,17 +46,16 @@ fn no_connection(error: PoolError) -> BackendError {
     }
 }
 
-/// A connection on loan. It goes back into the pool, unless a call went unanswered on it.
+/// A connection on loan. It goes back into the pool, unless a call went unanswered on it: whoever
+/// got it next would wait behind that call.
 struct Lent {
     object: Option<Object>,
-    since: Instant,
     answered: bool,
 }
 
 impl Drop for Lent {
     fn drop(&mut self) {
         if !self.answered
-            && self.since.elapsed() >= PATIENCE
             && let Some(object) = self.object.take()
         {
             // Closed, and replaced by the pool when it needs one.

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use lockcore::{BackendError, ReleaseSignal};
+use lockcore::{BackendError, Claim, ReleaseSignal};
 use tokio_postgres::{Client, Row};
 
 use crate::connection::Link;
@@ -46,13 +46,14 @@ impl fmt::Debug for Route {
 }
 
 impl Route {
-    /// Sends a statement that changes something, once there is a connection.
+    /// Sends a statement that changes a holder's lease, once there is a connection.
     pub(crate) async fn command(
         &self,
+        claim: &Claim,
         query: &Query,
         params: &[Param<'_>],
     ) -> Result<Vec<Row>, BackendError> {
-        self.exchange(query, params).await?.map_err(error::of_command)
+        self.send(Some(claim), query, params).await?.map_err(error::of_command)
     }
 
     /// Sends a question, which changes nothing.
@@ -61,7 +62,7 @@ impl Route {
         query: &Query,
         params: &[Param<'_>],
     ) -> Result<Vec<Row>, BackendError> {
-        self.exchange(query, params).await?.map_err(error::of_question)
+        self.send(None, query, params).await?.map_err(error::of_question)
     }
 
     /// Sends a statement, and leaves the judgement of its failure to the caller; without a
@@ -71,10 +72,20 @@ impl Route {
         query: &Query,
         params: &[Param<'_>],
     ) -> Result<Result<Vec<Row>, Failed>, BackendError> {
+        self.send(None, query, params).await
+    }
+
+    /// `claim`: what the statement is about, if it is about a lease of a holder's.
+    async fn send(
+        &self,
+        claim: Option<&Claim>,
+        query: &Query,
+        params: &[Param<'_>],
+    ) -> Result<Result<Vec<Row>, Failed>, BackendError> {
         match self {
             Self::Own(link) => {
                 let connected = link.connected().await?;
-                Ok(connected.exchange(query, params).await)
+                Ok(connected.exchange(claim, query, params).await)
             }
             Self::Given(given) => {
                 let Given { client, turn, settings } = &**given;
@@ -83,10 +94,13 @@ impl Route {
                         "the connection that was given is closed",
                     )));
                 }
-                Ok(exchange::on_shared(client, turn, settings, query, params).await)
+                let limit = settings.limit_for(claim);
+                Ok(exchange::on_shared(client, turn, settings, limit, query, params).await)
             }
             #[cfg(feature = "pool")]
-            Self::Pool(pool, settings) => pool::exchange(pool, settings, query, params).await,
+            Self::Pool(pool, settings) => {
+                pool::exchange(pool, settings, claim, query, params).await
+            }
         }
     }
 

@@ -50,7 +50,11 @@ async fn bad_settings_are_invalid_input() {
         PostgresBackend::builder(url).table("x\"; DROP TABLE t; --"),
         PostgresBackend::builder(url).schema("x".repeat(64)),
         PostgresBackend::builder(url).connect_timeout(Duration::ZERO),
+        PostgresBackend::builder(url).connect_timeout(Duration::MAX),
         PostgresBackend::builder(url).token_retention(Duration::MAX),
+        PostgresBackend::builder(url).token_retention(Duration::ZERO),
+        // A minute longer than a statement may take.
+        PostgresBackend::builder(url).token_retention(Duration::from_millis(61_999)),
         #[cfg(feature = "tls")]
         PostgresBackend::builder(url).root_certificates("nothing"),
         #[cfg(feature = "tls")]

@@ -95,41 +95,78 @@ async fn a_role_cannot_spoil_a_lock() {
     .await;
 }
 
-/// The settings in force while a statement runs, as the statement sees them: a trigger writes
-/// them down.
+/// A trigger writes down the settings that are in force while a statement runs.
+async fn note_settings(server: &Server) {
+    for statement in [
+        "CREATE TABLE seen(way text, name text, value text)",
+        "CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+            INSERT INTO public.seen
+            SELECT convert_from(NEW.key, 'UTF8'), name, setting FROM pg_settings
+            WHERE name IN ('transaction_isolation', 'transaction_read_only',
+                'synchronous_commit', 'statement_timeout', 'lock_timeout', 'search_path',
+                'idle_in_transaction_session_timeout');
+            RETURN NEW; END $$",
+        "CREATE TRIGGER note BEFORE INSERT ON leaselock FOR EACH ROW
+            WHEN (NEW.key <> '') EXECUTE FUNCTION note()",
+    ] {
+        server.sql(statement).await;
+    }
+}
+
+/// The settings in force while a statement runs, as the statement sees them.
 #[tokio::test]
 async fn the_settings_that_matter_are_in_force() {
     limited(async {
         let server = server().await;
         let ways = ways(&server).await;
-        for statement in [
-            "CREATE TABLE seen(way text, name text, value text)",
-            "CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
-                INSERT INTO public.seen
-                SELECT convert_from(NEW.key, 'UTF8'), name, setting FROM pg_settings
-                WHERE name IN ('transaction_isolation', 'transaction_read_only',
-                    'synchronous_commit', 'statement_timeout', 'lock_timeout', 'search_path',
-                    'idle_in_transaction_session_timeout');
-                RETURN NEW; END $$",
-            "CREATE TRIGGER note BEFORE INSERT ON leaselock FOR EACH ROW
-                WHEN (NEW.key <> '') EXECUTE FUNCTION note()",
-        ] {
-            server.sql(statement).await;
-        }
+        note_settings(&server).await;
         for (way, backend) in &ways {
-            acquired(backend, &claim(way)).await;
-            let seen = format!("SELECT name, value FROM seen WHERE way = '{way}' ORDER BY 1");
-            let expected = [
-                "idle_in_transaction_session_timeout|8000",
-                "lock_timeout|750",
-                "search_path|pg_catalog",
-                "statement_timeout|2000",
-                "synchronous_commit|on",
-                "transaction_isolation|read committed",
-                "transaction_read_only|off",
-            ];
-            assert_eq!(server.sql(&seen).await, expected, "{way}");
+            // A statement about a short lease takes less, and the next one is not held to that.
+            for (name, ttl, statement, lock) in
+                [("", 20, 2_000, 750), ("/short", 3, 500, 187), ("/again", 20, 2_000, 750)]
+            {
+                let mut mine = claim(&format!("{way}{name}"));
+                mine.ttl = Duration::from_secs(ttl);
+                acquired(backend, &mine).await;
+                let seen =
+                    format!("SELECT name, value FROM seen WHERE way = '{way}{name}' ORDER BY 1");
+                let expected = [
+                    "idle_in_transaction_session_timeout|8000",
+                    &format!("lock_timeout|{lock}"),
+                    "search_path|pg_catalog",
+                    &format!("statement_timeout|{statement}"),
+                    "synchronous_commit|on",
+                    "transaction_isolation|read committed",
+                    "transaction_read_only|off",
+                ];
+                assert_eq!(server.sql(&seen).await, expected, "{way}{name}");
+            }
         }
+    })
+    .await;
+}
+
+/// On one session, from several threads, each statement has the limits of its own call.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn calls_do_not_get_the_limits_of_others() {
+    limited(async {
+        let server = server().await;
+        let backend = server.backend().await;
+        note_settings(&server).await;
+        let mut tasks = tokio::task::JoinSet::new();
+        for n in 0..300 {
+            let backend = backend.clone();
+            tasks.spawn(async move {
+                let (name, ttl) = [("long", 20), ("middle", 6), ("short", 3)][n % 3];
+                let mut mine = claim(&format!("{name}/{n}"));
+                mine.ttl = Duration::from_secs(ttl);
+                acquired(&backend, &mine).await;
+            });
+        }
+        tasks.join_all().await;
+        let seen = "SELECT split_part(way, '/', 1), value, count(*) FROM seen
+            WHERE name = 'statement_timeout' GROUP BY 1, 2 ORDER BY 1, 2";
+        assert_eq!(server.sql(seen).await, ["long|2000|100", "middle|1000|100", "short|500|100"]);
     })
     .await;
 }

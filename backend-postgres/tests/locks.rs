@@ -93,7 +93,8 @@ async fn a_lease_begins_after_the_wait_for_the_row() {
         used_before(&backend, "k").await;
         let other = stranger(&server, "k").await;
         let mut mine = claim("k");
-        mine.ttl = Duration::from_millis(1_500);
+        // With a shorter one a row is not waited for as long as here.
+        mine.ttl = Duration::from_secs(12);
         let wait = async {
             sleep(Duration::from_millis(500)).await;
             query(&other, "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint")
@@ -107,8 +108,8 @@ async fn a_lease_begins_after_the_wait_for_the_row() {
         });
         assert!(lease.token > clock, "dated before the wait: {lease:?}, {clock}");
         let info = backend.inspect(&mine.key).await.expect("seen").expect("stands");
-        // Dated before the wait, 1 s would be left at the most.
-        assert!(info.remaining > Duration::from_millis(1_050), "{info:?}");
+        // Dated before the wait, 11.5 s would be left at the most.
+        assert!(info.remaining > Duration::from_millis(11_550), "{info:?}");
     })
     .await;
 }
@@ -124,6 +125,8 @@ async fn a_lease_that_ends_during_the_wait_has_ended() {
             let mut mine = claim("k");
             mine.ttl = Duration::from_millis(300);
             acquired(&backend, &mine).await;
+            // A statement about a short lease would not wait for the row until it has ended.
+            mine.ttl = Duration::from_secs(12);
             let other = stranger(&server, "k").await;
             let call = async {
                 if renews {

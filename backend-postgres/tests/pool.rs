@@ -3,7 +3,7 @@
 
 mod common;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use common::{
     Server, acquired, claim, eventually, is_rejected, is_unavailable, limited, query, server,
@@ -75,6 +75,74 @@ async fn a_dropped_call_leaves_the_pool_usable() {
         assert_eq!(backend.release(&mine).await.expect("held"), Release::Released);
         let open = "SELECT count(*) FROM pg_stat_activity WHERE state LIKE 'idle in%'";
         eventually(async || server.sql(open).await == ["0"]).await;
+    })
+    .await;
+}
+
+/// Whoever is lent a connection next does not wait for the row that the call waits for.
+#[tokio::test]
+async fn a_call_given_up_at_once_is_in_nobodys_way() {
+    limited(async {
+        let server = server().await;
+        let pool = pool(&server, 1);
+        let backend = PostgresBackend::from_pool(pool.clone());
+        backend.ensure_schema().await.expect("made");
+        let mine = claim("k");
+        acquired(&backend, &mine).await;
+        let stranger = server.raw().await;
+        let lock = "BEGIN; SELECT FROM leaselock WHERE key = 'k' FOR UPDATE";
+        query(&stranger, lock).await.expect("a row");
+        let process = "SELECT pg_backend_pid()";
+        for millis in [20, 50, 90] {
+            let client = pool.get().await.expect("a connection");
+            let before = query(&client, process).await.expect("a process");
+            drop(client);
+            let gone = timeout(Duration::from_millis(millis), backend.renew(&mine)).await;
+            assert!(gone.is_err(), "{gone:?}");
+            let client = pool.get().await.expect("a connection");
+            let after = query(&client, process).await.expect("a process");
+            assert_ne!(before, after, "it waits for the row");
+        }
+        query(&stranger, "COMMIT").await.expect("begun");
+    })
+    .await;
+}
+
+/// On another connection a release would overtake the acquire that it is to undo.
+#[tokio::test]
+async fn a_release_waits_for_the_acquire_that_was_given_up() {
+    limited(async {
+        let server = server().await;
+        let backend = PostgresBackend::from_pool(pool(&server, 3));
+        backend.ensure_schema().await.expect("made");
+        let first = claim("k");
+        acquired(&backend, &first).await;
+        backend.release(&first).await.expect("held");
+        let stranger = server.raw().await;
+        loop {
+            query(&stranger, "BEGIN; SELECT FROM leaselock WHERE key = 'k' FOR UPDATE")
+                .await
+                .expect("a row");
+            let (began, late) = (Instant::now(), claim("k"));
+            let gone = timeout(Duration::from_millis(150), backend.acquire(&late)).await;
+            assert!(gone.is_err(), "behind the stranger: {gone:?}");
+            let release = tokio::spawn({
+                let (backend, late) = (backend.clone(), late.clone());
+                async move { backend.release(&late).await }
+            });
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            // Others are in nobody's way.
+            backend.release(&claim("other")).await.expect("an answer");
+            query(&stranger, "COMMIT").await.expect("begun");
+            let waited = began.elapsed() < Duration::from_millis(700);
+            let answer = release.await.expect("no panic");
+            assert!(backend.inspect(&late.key).await.expect("seen").is_none());
+            // Else the server may have given up the wait for the row before.
+            if waited {
+                assert_eq!(answer.expect("an answer"), Release::Released);
+                break;
+            }
+        }
     })
     .await;
 }

@@ -145,6 +145,10 @@ pub(crate) fn is_unavailable(error: &BackendError) -> bool {
     matches!(error, BackendError::Unavailable(_))
 }
 
+pub(crate) fn is_ambiguous(error: &BackendError) -> bool {
+    matches!(error, BackendError::Ambiguous(_))
+}
+
 pub(crate) fn is_rejected(error: &BackendError) -> bool {
     matches!(error, BackendError::Rejected(_))
 }

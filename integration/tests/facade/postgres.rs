@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use integration::limited;
 use leaselock::ErrorKind::{InvalidInput, Rejected, Unavailable};
+use lockcore_conformance::Fault;
 use lockcore_conformance::servers::{PostgresOptions, PostgresServer};
 
 use super::{Other, PASSWORD, certificate, fails, listen, nobody, opens};
@@ -123,6 +124,54 @@ async fn malformed_urls_are_invalid_input() {
             ("postgres://me:64738/zebra@h/", "percent-escape"),
         ] {
             fails(url, &[InvalidInput], &[says]).await;
+        }
+    })
+    .await;
+}
+
+/// A part that was down when a quorum was opened gets its table as soon as it is there.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_part_that_comes_later_gets_its_table() {
+    limited(async {
+        let mut servers = Vec::new();
+        for _ in 0..3 {
+            servers.push(start(PostgresOptions::new()).await);
+        }
+        let (login, _) = servers[0]
+            .url()
+            .rsplit_once('@')
+            .map(|(a, b)| (a.to_owned(), b.to_owned()))
+            .expect("a URL");
+        let hosts: Vec<_> = servers.iter().map(|server| server.addr().to_string()).collect();
+        assert!(servers[2].inflict(Fault::Kill).await, "a server of our own");
+        let url = format!("quorum+{login}@{}/postgres?max_ttl_seconds=2", hosts.join(","));
+        let locks = leaselock::connect(&url).await.expect("two of three");
+        assert!(servers[2].inflict(Fault::Restart).await, "a server of our own");
+        let there = "SELECT count(*) FROM pg_tables WHERE tablename = 'leaselock'";
+        let lock = locks.lock("k").expect("a key");
+        loop {
+            match lock.try_acquire().await {
+                Ok(Some(guard)) => {
+                    let made = servers[2].psql(there).await.expect("SQL");
+                    guard.release().await.expect("held");
+                    if made.trim() == "1" {
+                        break;
+                    }
+                }
+                Ok(None) => {}
+                Err(error) => assert_ne!(error.kind(), Rejected, "{error:?}"),
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        }
+        // Now it is needed.
+        assert!(servers[0].inflict(Fault::Kill).await, "a server of our own");
+        loop {
+            match lock.try_acquire().await {
+                Ok(Some(guard)) => break guard.release().await.expect("held"),
+                Ok(None) => {}
+                Err(error) => assert_ne!(error.kind(), Rejected, "{error:?}"),
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
         }
     })
     .await;
