@@ -137,7 +137,7 @@ impl<H: Harness> Suite<H> {
             },
         };
         let verdict = run(case, own.clone(), runtime, *seed, &self.abilities);
-        if verdict.is_ok() {
+        if matches!(verdict, Ok((Verdict::Passed, _))) {
             self.spare().push(own);
         } else {
             // In whatever state it is.
