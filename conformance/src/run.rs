@@ -69,9 +69,16 @@ pub(crate) fn run<H: Harness>(
     let clock = H::clock();
     let no_wire = "the store has no TCP endpoint";
     let no_signals = "the store does not signal releases";
-    let missing = match case.requirement() {
-        Needs::Wire | Needs::WireAndSignals if harness.endpoints().is_empty() => Some(no_wire),
-        Needs::Signals | Needs::WireAndSignals if !harness.signals() => Some(no_signals),
+    let no_memory = "the store does not tell its memory";
+    let (needs, endpoints) = (case.requirement(), harness.endpoints().len());
+    ensure!(
+        !harness.combined() || endpoints != 1,
+        "the harness says that the backend is made of several stores, and has one endpoint"
+    );
+    let missing = match needs {
+        needs if needs.wire() && endpoints == 0 => Some(no_wire),
+        needs if needs.signals() && !harness.signals() => Some(no_signals),
+        needs if needs.memory() && !harness.remembers() => Some(no_memory),
         _ => None,
     };
     if let Some(missing) = missing {
@@ -91,12 +98,12 @@ pub(crate) fn run<H: Harness>(
     fastrand::seed(seed);
     let store = Arc::new(Shared { harness, runtime: runtime.clone(), clock });
     builder.build()?.block_on(async {
-        let missing = match case.requirement() {
-            Needs::Faults(faults) => store.missing(faults, abilities).await?,
-            Needs::Fixture if store.fixture().await?.is_none() => {
+        let missing = match needs.faults() {
+            Some(faults) => store.missing(faults, abilities).await?,
+            None if needs == Needs::Fixture && store.fixture().await?.is_none() => {
                 Some("the harness has no fixture client".to_owned())
             }
-            _ => None,
+            None => None,
         };
         if let Some(missing) = missing {
             return Ok((Verdict::NotApplicable(missing), Vec::new()));

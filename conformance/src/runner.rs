@@ -116,6 +116,8 @@ impl Suites {
     }
 
     /// Adds the cases of the suite that have any of these texts in their names.
+    ///
+    /// [`main`](Self::main) panics if no case has one of them: what is misspelt would never run.
     pub fn some_on<H: Harness>(
         mut self,
         name: &'static str,
