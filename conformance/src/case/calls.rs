@@ -116,6 +116,18 @@ impl Cx {
         Ok(())
     }
 
+    /// The same, and not even its end has moved.
+    pub(crate) async fn stands_as_long(&self, claim: &Claim, lease: &Lease) -> Outcome {
+        self.stands(claim, lease).await?;
+        let left = self.sight().await?.map(|info| info.remaining);
+        ensure!(
+            left.is_some_and(|left| left <= lease.ttl),
+            "the lease was extended by another: granted for {:?}, {left:?} are left",
+            lease.ttl
+        );
+        Ok(())
+    }
+
     /// Asks until the key is granted; when that was.
     pub(crate) async fn until_acquired(
         &self,
