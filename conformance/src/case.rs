@@ -179,6 +179,7 @@ pub(crate) trait Store: Send + Sync {
     ) -> Pending<'a, Result<Arc<dyn LockBackend>, BoxError>>;
     fn endpoints(&self) -> Vec<SocketAddr>;
     fn combined(&self) -> bool;
+    fn signals(&self) -> bool;
     fn inflict(&self, fault: Fault) -> Pending<'_, bool>;
     fn fixture(&self) -> Pending<'_, Result<Option<Arc<dyn LockBackend>>, BoxError>>;
 }

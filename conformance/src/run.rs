@@ -224,6 +224,10 @@ impl<H: Harness> Store for Shared<H> {
         self.harness.combined()
     }
 
+    fn signals(&self) -> bool {
+        self.harness.signals()
+    }
+
     fn inflict(&self, fault: Fault) -> Pending<'_, bool> {
         if self.clock == Clock::Paused {
             return Box::pin(self.harness.inflict(fault));

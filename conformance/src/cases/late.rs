@@ -6,7 +6,7 @@ use lockcore::{BackendError, Claim, Release};
 use tokio::time::timeout;
 
 use super::cases;
-use super::wire::Wire;
+use super::over::Wire;
 use crate::case::{Cx, Failure, Needs, Outcome, ensure, ensure_matches};
 use crate::proxy::{Direction, Mode};
 

@@ -10,7 +10,7 @@ use tokio::time::{Instant, timeout};
 
 use super::cases;
 use super::faults::{KILL, PAUSE, until_granted, until_seen};
-use super::wire::told;
+use super::over::told;
 use crate::case::{Cx, Failure, Needs, Outcome, ensure};
 use crate::faulty::{Faulty, Verb};
 use crate::harness::Fault;

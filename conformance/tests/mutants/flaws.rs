@@ -185,6 +185,7 @@ pub(crate) const WIRE_FLAWS: &[(WireFlaw, &[&str])] = &[
         &[
             "wire::a_lost_acquire_answer_is_recognised",
             "wire::acquire_cut_anywhere",
+            "wire::renew_cut_anywhere",
             "wire::release_cut_anywhere",
         ],
     ),
