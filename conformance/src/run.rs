@@ -248,3 +248,6 @@ impl<H: Harness> Store for Shared<H> {
         Box::pin(self.harness.fixture())
     }
 }
+
+#[cfg(test)]
+mod tests;

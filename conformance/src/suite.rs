@@ -55,15 +55,7 @@ struct Shared<H> {
 
 impl<H: Harness> Suite<H> {
     /// A test for each case with any of these texts in its name.
-    ///
-    /// # Panics
-    ///
-    /// No case has one of the texts: what is misspelt would never run.
     pub(crate) fn trials(place: Place, wanted: &[&str]) -> Vec<Trial> {
-        for text in wanted {
-            let known = cases().any(|case| case.name().contains(text));
-            assert!(known, "no case has {text:?} in its name: suite {:?}", place.name);
-        }
         let suite = Arc::new(Self {
             place,
             shared: OnceLock::new(),
