@@ -29,6 +29,15 @@ impl Harness for Memories {
         Ok(quorum)
     }
 
+    fn combined(&self) -> bool {
+        true
+    }
+
+    // A quorum answers for a majority, and whose memory that is changes.
+    fn remembers(&self) -> bool {
+        false
+    }
+
     async fn inflict(&self, fault: Fault) -> bool {
         if fault != Fault::Wipe {
             return false;

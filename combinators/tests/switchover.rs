@@ -41,6 +41,15 @@ impl<const PHASE: usize> Harness for Memories<PHASE> {
         Ok(switch)
     }
 
+    fn combined(&self) -> bool {
+        true
+    }
+
+    // A switch tells none.
+    fn remembers(&self) -> bool {
+        false
+    }
+
     async fn inflict(&self, fault: Fault) -> bool {
         if fault != Fault::Wipe {
             return false;

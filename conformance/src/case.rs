@@ -38,14 +38,39 @@ pub(crate) enum Needs {
     Nothing,
     /// Release signals.
     Signals,
+    /// Leases that tell how long the store has forgotten nothing.
+    Memory,
     /// A server of its own on which these faults can be inflicted.
     Faults(&'static [Fault]),
+    /// Both of these.
+    MemoryAndFaults(&'static [Fault]),
     /// TCP endpoints, to put the proxy in front of.
     Wire,
     /// TCP endpoints and release signals.
     WireAndSignals,
     /// A client that writes the frozen records of a format version.
     Fixture,
+}
+
+impl Needs {
+    pub(crate) fn memory(self) -> bool {
+        matches!(self, Self::Memory | Self::MemoryAndFaults(_))
+    }
+
+    pub(crate) fn signals(self) -> bool {
+        matches!(self, Self::Signals | Self::WireAndSignals)
+    }
+
+    pub(crate) fn wire(self) -> bool {
+        matches!(self, Self::Wire | Self::WireAndSignals)
+    }
+
+    pub(crate) fn faults(self) -> Option<&'static [Fault]> {
+        match self {
+            Self::Faults(faults) | Self::MemoryAndFaults(faults) => Some(faults),
+            _ => None,
+        }
+    }
 }
 
 /// How a case ended.
@@ -154,6 +179,7 @@ pub(crate) trait Store: Send + Sync {
     ) -> Pending<'a, Result<Arc<dyn LockBackend>, BoxError>>;
     fn endpoints(&self) -> Vec<SocketAddr>;
     fn combined(&self) -> bool;
+    fn signals(&self) -> bool;
     fn inflict(&self, fault: Fault) -> Pending<'_, bool>;
     fn fixture(&self) -> Pending<'_, Result<Option<Arc<dyn LockBackend>>, BoxError>>;
 }
@@ -198,7 +224,12 @@ impl Cx {
             async || Ok::<_, BoxError>(recorded(store.connect(&endpoints).await?, &history));
         let (a, b) = (client().await?, client().await?);
         let limits = a.limits();
-        let ttl = Duration::from_secs(1).max(limits.min_ttl).min(limits.max_ttl);
+        let ttl = limits.min_ttl.max(Duration::from_secs(1).min(limits.max_ttl / 4));
+        ensure!(
+            limits.max_ttl >= ttl * 3,
+            "the suite needs room between the shortest ttl and the longest, which is to be three \
+             times {ttl:?} at least: {limits:?}"
+        );
         let key = LockKey::new(format!("conformance/{}", HolderId::random()))?;
         let (notes, began) = (Mutex::default(), Instant::now());
         let cx = Self { store, clock, a, b, key, ttl, seed, history, notes, began };

@@ -53,10 +53,22 @@ pub trait Harness: Sized + Send + Sync + 'static {
         async { Ok(None) }
     }
 
-    /// Whether the backend is made of several stores, each of which may fail alone. Some laws have
-    /// a form of their own for these: an attempt that some stores did not answer may be given up,
-    /// with [`BackendError::Unavailable`](lockcore::BackendError), and leave a lease in others
-    /// that counts for nothing and ends with its ttl.
+    /// Whether the backend is made of several stores, each of which may fail alone; then it has
+    /// two endpoints or more, or none, else every case fails. Some laws have a form of their own
+    /// for these:
+    ///
+    /// - An attempt that some stores did not answer may be given up, with
+    ///   [`BackendError::Unavailable`](lockcore::BackendError), also for a while after a loss of
+    ///   data. It leaves leases that count for nothing and end with their ttl, and the holder asks
+    ///   no more.
+    /// - Of those who come at once nobody may win: what was rolled back contends for a moment. Who
+    ///   asks again may be told what the attempt came to that its caller gave up.
+    /// - A release may be answered while some stores still show the lease for a moment.
+    /// - A token may be greater than the one asked for, or had before, on the real clock.
+    ///
+    /// The suite is gentler with them too: it makes fewer cuts within messages, looks again after
+    /// 25 ms and not at once, claims for twice as long on a slow wire, and for longer where a
+    /// request is held back.
     fn combined(&self) -> bool {
         false
     }
@@ -64,6 +76,13 @@ pub trait Harness: Sized + Send + Sync + 'static {
     /// Whether a release is signalled to those who watch. `false`: waiters poll, and the cases
     /// about signals are reported as not applicable.
     fn signals(&self) -> bool {
+        true
+    }
+
+    /// Whether leases tell [how long the store has forgotten nothing](lockcore::StoreMemory).
+    /// `false`: they do not, and the cases about that are reported as not applicable. `true` makes
+    /// them fail where a lease tells nothing.
+    fn remembers(&self) -> bool {
         true
     }
 

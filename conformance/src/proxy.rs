@@ -115,6 +115,7 @@ struct Shared {
     /// How many bytes had been delivered after each chunk, for the last chunks.
     marks: Mutex<[VecDeque<u64>; 2]>,
     swallowed: [AtomicU64; 2],
+    cuts: AtomicU64,
     once: Mutex<[Once; 2]>,
     counted: Notify,
 }
@@ -231,6 +232,12 @@ impl Proxy {
     /// How many bytes have vanished in this direction, over all connections.
     pub fn swallowed(&self, direction: Direction) -> u64 {
         self.shared.swallowed[direction as usize].load(Ordering::SeqCst)
+    }
+
+    /// How many connections [`cut_after`](Self::cut_after) has cut: a cut that was asked for may
+    /// never have come to its place.
+    pub fn cuts(&self) -> u64 {
+        self.shared.cuts.load(Ordering::SeqCst)
     }
 
     /// [`delivered`](Self::delivered) to the server.

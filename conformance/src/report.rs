@@ -170,6 +170,16 @@ impl Report {
             let (why, seconds) = (why.unwrap_or_default(), case.time.as_secs_f64());
             let _ = writeln!(page, "| `{name}` | {law} | {result}{why} | {seconds:.2} |");
         }
+        let noted: Vec<_> = self.cases.iter().filter(|case| !case.notes.is_empty()).collect();
+        if !noted.is_empty() {
+            page += "\n## Notes\n\nWhat the cases that passed have measured.\n\n";
+        }
+        for Record { name, notes, .. } in noted {
+            let _ = writeln!(page, "- `{name}`");
+            for note in notes {
+                let _ = writeln!(page, "  - {}", cell(first_line(note)));
+            }
+        }
         page
     }
 }
@@ -240,6 +250,7 @@ mod tests {
         assert!(page.contains("\n| `a::c` | L1 | failed: law L1: a &#124; b | 1.50 |\n"), "{page}");
         assert!(page.contains("\n| shortest ttl | 2s |\n"), "{page}");
         assert!(page.contains("polling"), "{page}");
+        assert!(page.contains("\n- `a::b`\n  - 1 of 2\n"), "{page}");
     }
 
     #[test]

@@ -9,8 +9,9 @@ use std::time::Duration;
 
 use lockcore::{BoxError, LockBackend};
 use tokio::runtime::{Builder, Handle};
+use tokio::task::JoinError;
 
-use crate::case::{Case, Cx, Failure, Needs, Outcome, Pending, Store};
+use crate::case::{Case, Cx, Failure, Needs, Outcome, Pending, Store, ensure};
 use crate::harness::{Clock, Fault, Harness};
 
 /// How long one case may take. On the paused clock an hour: it passes in no time when a case
@@ -68,9 +69,16 @@ pub(crate) fn run<H: Harness>(
     let clock = H::clock();
     let no_wire = "the store has no TCP endpoint";
     let no_signals = "the store does not signal releases";
-    let missing = match case.requirement() {
-        Needs::Wire | Needs::WireAndSignals if harness.endpoints().is_empty() => Some(no_wire),
-        Needs::Signals | Needs::WireAndSignals if !harness.signals() => Some(no_signals),
+    let no_memory = "the store does not tell its memory";
+    let (needs, endpoints) = (case.requirement(), harness.endpoints().len());
+    ensure!(
+        !harness.combined() || endpoints != 1,
+        "the harness says that the backend is made of several stores, and has one endpoint"
+    );
+    let missing = match needs {
+        needs if needs.wire() && endpoints == 0 => Some(no_wire),
+        needs if needs.signals() && !harness.signals() => Some(no_signals),
+        needs if needs.memory() && !harness.remembers() => Some(no_memory),
         _ => None,
     };
     if let Some(missing) = missing {
@@ -90,12 +98,12 @@ pub(crate) fn run<H: Harness>(
     fastrand::seed(seed);
     let store = Arc::new(Shared { harness, runtime: runtime.clone(), clock });
     builder.build()?.block_on(async {
-        let missing = match case.requirement() {
-            Needs::Faults(faults) => store.missing(faults, abilities).await,
-            Needs::Fixture if store.fixture().await?.is_none() => {
+        let missing = match needs.faults() {
+            Some(faults) => store.missing(faults, abilities).await?,
+            None if needs == Needs::Fixture && store.fixture().await?.is_none() => {
                 Some("the harness has no fixture client".to_owned())
             }
-            _ => None,
+            None => None,
         };
         if let Some(missing) = missing {
             return Ok((Verdict::NotApplicable(missing), Vec::new()));
@@ -158,33 +166,42 @@ struct Shared<H> {
 
 impl<H: Harness> Shared<H> {
     /// Says that the harness cannot inflict one of these faults. Each is tried once in a run.
-    async fn missing(&self, faults: &[Fault], abilities: &Abilities) -> Option<String> {
+    async fn missing(
+        &self,
+        faults: &[Fault],
+        abilities: &Abilities,
+    ) -> Result<Option<String>, Failure> {
         let known = || abilities.0.lock().unwrap_or_else(PoisonError::into_inner);
         for &fault in faults {
             let tried = known().get(&fault).copied();
             let able = match tried {
                 Some(able) => able,
-                None => self.try_out(fault).await,
+                None => self.try_out(fault).await?,
             };
             known().insert(fault, able);
             if !able {
-                return Some(format!("the harness cannot {fault} its server"));
+                return Ok(Some(format!("the harness cannot {fault} its server")));
             }
         }
-        None
+        Ok(None)
     }
 
-    /// What is tried is mended at once: the case begins with a whole server.
-    async fn try_out(&self, fault: Fault) -> bool {
-        match fault {
-            Fault::Pause | Fault::Resume => {
-                self.inflict(Fault::Pause).await && self.inflict(Fault::Resume).await
-            }
-            Fault::Kill | Fault::Restart => {
-                self.inflict(Fault::Kill).await && self.inflict(Fault::Restart).await
-            }
-            Fault::Wipe => self.inflict(Fault::Wipe).await,
+    /// What is tried is mended at once: the case begins with a whole server. One that was broken
+    /// and cannot be mended is a failure, and no inability.
+    async fn try_out(&self, fault: Fault) -> Result<bool, Failure> {
+        let (breaks, mends) = match fault {
+            Fault::Pause | Fault::Resume => (Fault::Pause, Some(Fault::Resume)),
+            Fault::Kill | Fault::Restart => (Fault::Kill, Some(Fault::Restart)),
+            Fault::Wipe => (Fault::Wipe, None),
+        };
+        if !self.inflict(breaks).await {
+            return Ok(false);
         }
+        if let Some(mends) = mends {
+            let mended = self.inflict(mends).await;
+            ensure!(mended, "the harness can {breaks} its server, and could not {mends} it");
+        }
+        Ok(true)
     }
 }
 
@@ -207,16 +224,30 @@ impl<H: Harness> Store for Shared<H> {
         self.harness.combined()
     }
 
+    fn signals(&self) -> bool {
+        self.harness.signals()
+    }
+
     fn inflict(&self, fault: Fault) -> Pending<'_, bool> {
         if self.clock == Clock::Paused {
             return Box::pin(self.harness.inflict(fault));
         }
         let harness = self.harness.clone();
         let task = self.runtime.spawn(async move { harness.inflict(fault).await });
-        Box::pin(async move { task.await.unwrap_or(false) })
+        Box::pin(async move {
+            match task.await.map_err(JoinError::try_into_panic) {
+                Ok(able) => able,
+                // What went wrong there is no inability: the case fails of it.
+                Err(Ok(panic)) => std::panic::resume_unwind(panic),
+                Err(Err(_)) => false,
+            }
+        })
     }
 
     fn fixture(&self) -> Pending<'_, Result<Option<Arc<dyn LockBackend>>, BoxError>> {
         Box::pin(self.harness.fixture())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -10,6 +10,7 @@ use libtest_mimic::Trial;
 use tokio::runtime::Builder;
 
 use crate::case::Failure;
+use crate::cases;
 use crate::check_history;
 use crate::harness::Harness;
 use crate::options::Options;
@@ -116,11 +117,19 @@ impl Suites {
     }
 
     /// Adds the cases of the suite that have any of these texts in their names.
+    ///
+    /// # Panics
+    ///
+    /// No case has one of them: what is misspelt would never run.
     pub fn some_on<H: Harness>(
         mut self,
         name: &'static str,
         wanted: &'static [&'static str],
     ) -> Self {
+        for text in wanted {
+            let known = cases().any(|case| case.name().contains(text));
+            assert!(known, "no case has {text:?} in its name, which suite {name:?} asks for");
+        }
         let trials = move |place| Suite::<H>::trials(place, wanted);
         self.0.push((name, Box::new(trials)));
         self
@@ -211,7 +220,37 @@ fn check(file: &Path) -> ExitCode {
 
 #[cfg(test)]
 mod tests {
+    use std::net::SocketAddr;
+
+    use lockcore::{BoxError, MemoryBackend};
+
     use super::*;
+
+    struct Nothing;
+
+    impl Harness for Nothing {
+        type Backend = MemoryBackend;
+
+        async fn start() -> Result<Self, BoxError> {
+            Ok(Self)
+        }
+
+        async fn connect(&self, _: &[SocketAddr]) -> Result<MemoryBackend, BoxError> {
+            Ok(MemoryBackend::new())
+        }
+    }
+
+    #[test]
+    fn a_text_is_of_some_case() {
+        let suites = Suites::new().some_on::<Nothing>("some", &["faults::", "renews"]);
+        assert_eq!(format!("{suites:?}"), "[\"some\"]");
+    }
+
+    #[test]
+    #[should_panic(expected = "no case has \"fautls::\" in its name")]
+    fn a_text_that_no_case_has_is_told() {
+        let _ = Suites::new().some_on::<Nothing>("some", &["fencing::", "fautls::"]);
+    }
 
     #[test]
     fn each_suite_has_a_report_of_its_own() {

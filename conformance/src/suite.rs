@@ -7,7 +7,7 @@ use libtest_mimic::{Completion, Failed, Trial};
 use lockcore::{Limits, LockBackend};
 use tokio::runtime::{Builder, Handle, Runtime};
 
-use crate::case::{Case, Failure, Needs};
+use crate::case::{Case, Failure};
 use crate::cases;
 use crate::harness::{Clock, Harness};
 use crate::permits::{Permit, Permits};
@@ -68,7 +68,7 @@ impl<H: Harness> Suite<H> {
         let wanted = |case: &&Case| wanted.iter().any(|text| case.name().contains(text));
         let mut cases: Vec<_> = cases().filter(wanted).collect();
         // These wait for each other, and so take longest.
-        cases.sort_by_key(|case| !matches!(case.requirement(), Needs::Faults(_)));
+        cases.sort_by_key(|case| case.requirement().faults().is_none());
         cases.into_iter().map(|case| suite.clone().trial(case)).collect()
     }
 
@@ -119,15 +119,17 @@ impl<H: Harness> Suite<H> {
             Ok(shared) => shared.harness.clone(),
             Err(error) => return Err(Failure::new(format!("the store did not start: {error}"))),
         };
-        let Needs::Faults(_) = case.requirement() else {
+        if case.requirement().faults().is_none() {
             let _permit = self.place.cases.take();
             // Its turn is no time of its own.
             *began = Instant::now();
             return run(case, shared, runtime, *seed, &self.abilities);
-        };
+        }
         // Breaking the shared server would break everybody's case.
         let _permit = self.own_servers.take();
         *began = Instant::now();
+        // Should the case panic, its server is dropped on the way, and taken down in there.
+        let _inside = runtime.enter();
         let spare = self.spare().pop();
         let own = match spare {
             Some(own) => own,
@@ -137,12 +139,9 @@ impl<H: Harness> Suite<H> {
             },
         };
         let verdict = run(case, own.clone(), runtime, *seed, &self.abilities);
-        if verdict.is_ok() {
+        // Else it is in whatever state, and goes.
+        if matches!(verdict, Ok((Verdict::Passed, _))) {
             self.spare().push(own);
-        } else {
-            // In whatever state it is.
-            let _inside = runtime.enter();
-            drop(own);
         }
         verdict
     }

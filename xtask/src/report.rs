@@ -13,6 +13,9 @@ use crate::workspace::scratch;
 /// Why the cases about signals are not applicable, in the suite's words.
 pub(crate) const NO_SIGNALS: &str = "the store does not signal releases";
 
+/// Why the cases about memory are not applicable, in the suite's words.
+pub(crate) const NO_MEMORY: &str = "the store does not tell its memory";
+
 /// Why the cases about formats are not applicable, in the suite's words.
 pub(crate) const NO_FIXTURE: &str = "the harness has no fixture client";
 

@@ -1,6 +1,6 @@
 //! Moving from one store to another.
 
-use lockcore::{Error, ErrorKind, LockManager, Release};
+use lockcore::{Error, ErrorKind, LockManager, LostReason, Release};
 
 use super::*;
 use crate::Phase::{self, Both, New, Old};
@@ -121,6 +121,26 @@ async fn a_given_floor_does_not_hide_the_store() {
     assert_eq!(switch.floor(), idle + 17);
 }
 
+/// In a phase of one store the other is asked by those that start, and by nobody else.
+#[tokio::test(start_paused = true)]
+async fn the_other_store_may_be_down() {
+    for (phase, other) in [(Old, 1), (New, 0)] {
+        let nodes = pair(Tokens::Clock(0), Tokens::Clock(0));
+        let switch = started(&nodes, phase).await;
+        nodes[other].be(Mood::Down);
+        // For longer than a registration stands that is not renewed.
+        for _ in 0..10 {
+            let asked = claim();
+            acquired(&switch, &asked).await;
+            assert!(matches!(switch.renew(&asked).await, Ok(lockcore::Renew::Renewed(_))));
+            assert_eq!(switch.release(&asked).await.expect("held"), Release::Released);
+            sleep(MAX_TTL / 2).await;
+        }
+        let error = start(&nodes, phase).await.expect_err("one is down");
+        assert_eq!(error.kind(), ErrorKind::Unavailable, "{phase}: {error}");
+    }
+}
+
 /// Whenever the caller stops waiting and releases, nothing is left behind in either store.
 #[tokio::test(start_paused = true)]
 async fn a_release_comes_after_the_acquire_that_it_undoes() {
@@ -213,6 +233,23 @@ async fn the_loss_of_either_is_the_loss_of_both() {
         let error = switch.acquire(&claim()).await.expect_err("one is down");
         let store = ["the old store", "the new store"][lost];
         assert!(said(&error).contains(&format!("{store}: the store is unavailable")), "{error}");
+    }
+}
+
+/// Neither earlier, while it may be renewed, nor later.
+#[tokio::test(start_paused = true)]
+async fn a_lock_in_both_is_lost_at_its_deadline() {
+    for down in 0..2 {
+        let nodes = pair(Tokens::Clock(0), Tokens::Clock(0));
+        let locks = LockManager::builder(started(&nodes, Both).await).ttl(TTL).build();
+        let lock = locks.expect("settings").lock(KEY).expect("a key");
+        let guard = lock.acquire().await.expect("both are up");
+        nodes[down].be(Mood::Down);
+        let left = guard.remaining();
+        let (after, reason) = elapsed(guard.lost()).await;
+        assert_eq!(reason, LostReason::Expired);
+        assert!(after + MS >= left && after <= left + 2 * MS, "{left:?}, lost after {after:?}");
+        assert!(!guard.is_valid());
     }
 }
 

@@ -35,7 +35,9 @@ impl Cx {
         loop {
             let claim = self.claim_on(key);
             match backend.acquire(&claim).await {
-                Err(BackendError::Unavailable(reason)) if Instant::now() < end => {
+                Err(BackendError::Unavailable(reason))
+                    if self.store.combined() && Instant::now() < end =>
+                {
                     self.note(format!("unavailable after the loss: {reason}"));
                     tokio::time::sleep(self.ttl / 4).await;
                 }
@@ -81,9 +83,9 @@ impl Cx {
 
     /// Whether a lease has the token that it had, or was asked for. One of a combination may have
     /// a greater one, when whoever asks next finds a store ahead of the others, and raises them
-    /// to it.
+    /// to it. In memory none is: they share a clock.
     pub(crate) fn same_token(&self, now: u64, before: u64) -> bool {
-        now == before || self.store.combined() && now > before
+        now == before || self.store.combined() && !self.exact() && now > before
     }
 
     /// Releases, and fails the case unless the lease stood.
@@ -110,6 +112,18 @@ impl Cx {
             "expected {} with token {} to stand, saw {sight:?}",
             claim.holder,
             lease.token
+        );
+        Ok(())
+    }
+
+    /// The same, and not even its end has moved.
+    pub(crate) async fn stands_as_long(&self, claim: &Claim, lease: &Lease) -> Outcome {
+        self.stands(claim, lease).await?;
+        let left = self.sight().await?.map(|info| info.remaining);
+        ensure!(
+            left.is_some_and(|left| left <= lease.ttl),
+            "the lease was extended by another: granted for {:?}, {left:?} are left",
+            lease.ttl
         );
         Ok(())
     }

@@ -213,8 +213,6 @@ async fn keys_do_not_wait_for_each_other(cx: &Cx) -> Outcome {
         };
         guards.push(guard);
     }
-    let mut tokens: Vec<_> = guards.iter().map(|guard| guard.fencing_token()).collect();
-    tokens.dedup();
     for guard in guards {
         guard.release().await?;
     }

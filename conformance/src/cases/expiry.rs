@@ -139,7 +139,10 @@ async fn retry_after_is_true(cx: &Cx) -> Outcome {
         return Err(crate::Failure::new(format!("acquire of a held key: {answer:?}")));
     };
     // A store may not know. If it says something, it is no longer than the lease can stand.
-    let Some(left) = contention.retry_after else { return Ok(()) };
+    let Some(left) = contention.retry_after else {
+        cx.note("the store does not say");
+        return Ok(());
+    };
     let most = lease.ttl + cx.a.limits().expiry_lag;
     ensure!(left <= most, "granted for {:?}, and {left:?} are left", lease.ttl);
     tokio::time::sleep(left + cx.a.limits().expiry_lag + cx.slack()).await;

@@ -7,7 +7,7 @@ use lockcore::{Acquire, BackendError, Claim, LockBackend, LostReason};
 use tokio::time::{Instant, timeout};
 
 use super::cases;
-use super::wire::told;
+use super::over::told;
 use crate::case::{Cx, Failure, Needs, Outcome, ensure};
 use crate::harness::Fault;
 

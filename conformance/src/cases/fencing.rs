@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use lockcore::{FenceRegister, MAX_TOKEN};
+use lockcore::{FenceRegister, Lease, MAX_TOKEN, StoreMemory};
 
 use super::cases;
 use crate::case::{Cx, Failure, Needs, Outcome, ensure};
@@ -22,11 +22,11 @@ cases! { "fencing";
     renew_never_lowers: "L9";
     the_largest_floor_is_exact: "L5 L9";
     a_stale_holder_is_fenced_off: "L5";
-    memory_is_one_and_grows: "L5";
-    renewals_tell_the_memory: "L5";
+    memory_is_one_and_grows: "L5", Needs::Memory;
+    renewals_tell_the_memory: "L5", Needs::Memory;
     rises_over_wipe: "L5", Needs::Faults(&[Fault::Wipe]);
-    memory_is_another_after_a_wipe: "L5", Needs::Faults(&[Fault::Wipe]);
-    renewals_tell_of_a_wipe: "L5", Needs::Faults(&[Fault::Wipe]);
+    memory_is_another_after_a_wipe: "L5", Needs::MemoryAndFaults(&[Fault::Wipe]);
+    renewals_tell_of_a_wipe: "L5", Needs::MemoryAndFaults(&[Fault::Wipe]);
     rises_over_restart: "L5", Needs::Faults(&[Fault::Kill, Fault::Restart]);
 }
 
@@ -71,7 +71,8 @@ async fn rises_over_raise(cx: &Cx) -> Outcome {
     cx.renew(&cx.a, &claim.clone().with_min_token(floor)).await?;
     cx.release(&cx.a, &claim).await?;
     // A combination answers when most of its stores have released it.
-    let (_, next) = cx.until_acquired(&cx.b, cx.slack()).await?;
+    let limit = if cx.store.combined() { cx.slack() } else { Duration::ZERO };
+    let (_, next) = cx.until_acquired(&cx.b, limit).await?;
     ensure!(next.token > floor, "{} after a raise to {floor}", next.token);
     Ok(())
 }
@@ -188,15 +189,20 @@ async fn a_stale_holder_is_fenced_off(cx: &Cx) -> Outcome {
     Ok(())
 }
 
+/// The memory that a grant tells.
+fn told_at_grant(lease: &Lease) -> Result<StoreMemory, Failure> {
+    lease.memory.ok_or_else(|| {
+        let how = "a harness whose store tells none says so by `remembers`";
+        Failure::new(format!("{lease:?} tells no memory; {how}"))
+    })
+}
+
 /// How long the store has surely forgotten nothing: all clients of one store agree on which it
 /// is, and it only grows.
 async fn memory_is_one_and_grows(cx: &Cx) -> Outcome {
     let (first, second) = (cx.claim(), cx.claim_on(&cx.key_with("/other")));
     let third = cx.claim_on(&cx.key_with("/third"));
-    let Some(before) = cx.acquire(&cx.a, &first).await?.memory else {
-        cx.note("the store does not know");
-        return Ok(());
-    };
+    let before = told_at_grant(&cx.acquire(&cx.a, &first).await?)?;
     tokio::time::sleep(cx.ttl / 10).await;
     // What a client knows of a store that counts in whole seconds is up to one behind what another
     // knows, so growth shows in the answers to one client.
@@ -213,10 +219,7 @@ async fn memory_is_one_and_grows(cx: &Cx) -> Outcome {
 async fn renewals_tell_the_memory(cx: &Cx) -> Outcome {
     let claim = cx.claim();
     let lease = cx.acquire(&cx.a, &claim).await?;
-    let Some(before) = lease.memory else {
-        cx.note("the store does not know");
-        return Ok(());
-    };
+    let before = told_at_grant(&lease)?;
     let raising = claim.clone().with_min_token(lease.token + 1);
     let mut last = before;
     for claim in [&claim, &raising, &claim] {
@@ -251,10 +254,7 @@ async fn rises_over_wipe(cx: &Cx) -> Outcome {
 }
 
 async fn memory_is_another_after_a_wipe(cx: &Cx) -> Outcome {
-    let Some(before) = cx.acquire(&cx.a, &cx.claim()).await?.memory else {
-        cx.note("the store does not know");
-        return Ok(());
-    };
+    let before = told_at_grant(&cx.acquire(&cx.a, &cx.claim()).await?)?;
     tokio::time::sleep(cx.ttl / 10).await;
     cx.inflict(Fault::Wipe).await?;
     let wiped = tokio::time::Instant::now();
@@ -271,10 +271,7 @@ async fn memory_is_another_after_a_wipe(cx: &Cx) -> Outcome {
 /// stands, and is no sign that nobody else had the key in between.
 async fn renewals_tell_of_a_wipe(cx: &Cx) -> Outcome {
     let claim = cx.claim();
-    let Some(before) = cx.acquire(&cx.a, &claim).await?.memory else {
-        cx.note("the store does not know");
-        return Ok(());
-    };
+    let before = told_at_grant(&cx.acquire(&cx.a, &claim).await?)?;
     cx.renew(&cx.a, &claim).await?;
     tokio::time::sleep(cx.ttl / 10).await;
     cx.inflict(Fault::Wipe).await?;

@@ -6,7 +6,7 @@ use lockcore::{BackendError, Claim, Release};
 use tokio::time::timeout;
 
 use super::cases;
-use super::wire::Wire;
+use super::over::Wire;
 use crate::case::{Cx, Failure, Needs, Outcome, ensure, ensure_matches};
 use crate::proxy::{Direction, Mode};
 
@@ -34,12 +34,14 @@ async fn held_back<T: std::fmt::Debug>(
 }
 
 /// Lets it go, and gives it time to arrive.
-async fn arrive(cx: &Cx, wire: &Wire) {
+async fn arrive(cx: &Cx, wire: &Wire) -> Outcome {
     let before = wire.delivered(Direction::ToServer);
     wire.heal();
     tokio::time::sleep(SHORT).await;
     let bytes = wire.delivered(Direction::ToServer) - before;
+    ensure!(bytes > 0, "nothing arrived late");
     cx.note(format!("{bytes} bytes arrived late"));
+    Ok(())
 }
 
 /// A claim whose acquire is under way for longer than it is waited for.
@@ -55,7 +57,7 @@ async fn an_acquire_arrives_after_its_release(cx: &Cx) -> Outcome {
     let (wire, claim) = (Wire::new(cx).await?, patient(cx));
     held_back(&wire, wire.client.acquire(&claim)).await?;
     ensure_matches!(cx.a.release(&claim).await?, Release::NotHeld, "the acquire is under way");
-    arrive(cx, &wire).await;
+    arrive(cx, &wire).await?;
     // Granted, to nobody: it must end by itself.
     cx.until_free(claim.ttl + cx.a.limits().expiry_lag + cx.slack()).await?;
     cx.acquire(&cx.b, &cx.claim()).await?;
@@ -69,7 +71,7 @@ async fn an_acquire_arrives_after_another_took_the_key(cx: &Cx) -> Outcome {
     let mut other = cx.claim();
     other.ttl = cx.long();
     let lease = cx.acquire(&cx.b, &other).await?;
-    arrive(cx, &wire).await;
+    arrive(cx, &wire).await?;
     cx.stands(&other, &lease).await?;
     cx.release(&cx.b, &other).await
 }
@@ -81,7 +83,7 @@ async fn an_older_renew_arrives_after_a_newer_one(cx: &Cx) -> Outcome {
     let mut newer = older.clone().with_min_token(lease.token + 10);
     newer.ttl = cx.long();
     let raised = cx.renew(&cx.a, &newer).await?;
-    arrive(cx, &wire).await;
+    arrive(cx, &wire).await?;
     cx.stands(&older, &raised).await?;
     let left = cx.sight().await?.map(|info| info.remaining);
     ensure!(left.is_some_and(|left| left > cx.long() / 2), "renewed for {:?}: {left:?}", newer.ttl);
@@ -97,7 +99,7 @@ async fn a_release_arrives_after_another_took_the_key(cx: &Cx) -> Outcome {
     let mut other = cx.claim();
     other.ttl = cx.long();
     let lease = cx.acquire(&cx.b, &other).await?;
-    arrive(cx, &wire).await;
+    arrive(cx, &wire).await?;
     cx.stands(&other, &lease).await?;
     cx.release(&cx.b, &other).await
 }

@@ -10,7 +10,7 @@ use tokio::time::{Instant, timeout};
 
 use super::cases;
 use super::faults::{KILL, PAUSE, until_granted, until_seen};
-use super::wire::told;
+use super::over::told;
 use crate::case::{Cx, Failure, Needs, Outcome, ensure};
 use crate::faulty::{Faulty, Verb};
 use crate::harness::Fault;
@@ -69,6 +69,7 @@ async fn paused_mid_release(cx: &Cx) -> Outcome {
     let release = tokio::spawn(guard.release());
     // Longer than a request may take: it is sent again.
     tokio::time::sleep(cx.hold_ttl() / 4).await;
+    ensure!(!release.is_finished(), "a paused server answered: {:?}", release.await);
     cx.inflict(Fault::Resume).await?;
     release.await??;
     ensure!(cx.sight().await?.is_none(), "released, and in sight");
@@ -94,6 +95,8 @@ struct Midway {
     releasing: JoinHandle<Result<(), Error>>,
     token: u64,
     killed: Instant,
+    /// Of the lease that is being released.
+    deadline: Instant,
 }
 
 impl Midway {
@@ -108,11 +111,12 @@ impl Midway {
         in_flight(cx, &store, Verb::Renew).await?;
         let lock = locks.lock(&cx.key)?;
         let acquiring = tokio::spawn(async move { lock.acquire().await });
+        let deadline = Instant::now() + releasing.remaining();
         let releasing = tokio::spawn(releasing.release());
         in_flight(cx, &store, Verb::Release).await?;
         cx.inflict(Fault::Kill).await?;
         let killed = Instant::now();
-        Ok(Self { locks, acquiring, renewing, releasing, token, killed })
+        Ok(Self { locks, acquiring, renewing, releasing, token, killed, deadline })
     }
 }
 
@@ -153,8 +157,9 @@ async fn killed_mid_call(cx: &Cx) -> Outcome {
 async fn restarted_mid_call(cx: &Cx) -> Outcome {
     let midway = Midway::new(cx, LONG).await?;
     cx.inflict(Fault::Restart).await?;
-    // Of a lease that had ended by then nobody can tell whether it was released before.
-    let ended = midway.killed.elapsed() >= cx.hold_ttl() / 2;
+    // Of a lease that has ended nobody can tell whether it was released before. One request takes
+    // a sixth of the ttl at most, and must have gone out before the deadline.
+    let ended = Instant::now() + cx.hold_ttl() / 6 >= midway.deadline;
     let acquired = timeout(LONG, midway.acquiring).await;
     let acquired = acquired.map_err(|_| Failure::new("the acquire hangs"))???;
     ensure!(acquired.is_valid(), "a dead guard: {acquired:?}");

@@ -89,9 +89,10 @@ async fn renew_needs_the_holder(cx: &Cx) -> Outcome {
     let holder = cx.claim();
     let lease = cx.acquire(&cx.a, &holder).await?;
     for client in [&cx.a, &cx.b] {
-        let other = cx.claim().with_min_token(lease.token + 1000);
+        let mut other = cx.claim().with_min_token(lease.token + 1000);
+        other.ttl = cx.long();
         ensure_matches!(client.renew(&other).await?, Renew::NotHeld, "renew by another");
-        cx.stands(&holder, &lease).await?;
+        cx.stands_as_long(&holder, &lease).await?;
     }
     Ok(())
 }

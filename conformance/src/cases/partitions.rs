@@ -6,7 +6,7 @@ use lockcore::{ErrorKind, LockKey, LostReason};
 use tokio::time::{Instant, timeout};
 
 use super::cases;
-use super::wire::{Wire, told};
+use super::over::{Wire, told};
 use crate::case::{Cx, Failure, Needs, Outcome, ensure};
 use crate::proxy::{Direction, Mode, Proxy};
 

@@ -10,7 +10,7 @@ use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, timeout};
 
 use super::cases;
-use super::wire::Wire;
+use super::over::Wire;
 use crate::case::{Cx, Failure, Needs, Outcome, ensure};
 use crate::proxy::Proxy;
 

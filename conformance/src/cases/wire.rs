@@ -1,15 +1,12 @@
 //! Faults on the wire, by a proxy in front of each of the store's endpoints.
 
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use lockcore::{
-    Acquire, BackendError, Claim, ErrorKind, HolderId, LockBackend, LockGuard, LostReason, Release,
-};
+use lockcore::{Acquire, BackendError, ErrorKind, LockBackend, LostReason, Release};
 use tokio::time::{Instant, timeout};
 
 use super::cases;
+use super::over::{Wire, told, until_acquire_answered, until_answered, until_released};
 use crate::case::{Cx, Failure, Needs, Outcome, ensure, ensure_matches};
 use crate::proxy::{Direction, Mode, Proxy, Then};
 
@@ -28,129 +25,6 @@ cases! { "wire";
     a_cut_while_waiting_is_survived: "L7 watch", Needs::Wire;
     a_deaf_wire_delays_and_no_more: "watch", Needs::Wire;
     bad_input_sends_nothing: "L9", Needs::Wire;
-}
-
-/// A client behind a proxy for each endpoint.
-pub(super) struct Wire {
-    pub(super) proxies: Vec<Proxy>,
-    pub(super) client: Arc<dyn LockBackend>,
-}
-
-impl Wire {
-    pub(super) async fn new(cx: &Cx) -> Result<Self, Failure> {
-        let mut proxies = Vec::new();
-        for endpoint in cx.store.endpoints() {
-            proxies.push(Proxy::start(endpoint).await?);
-        }
-        let at: Vec<_> = proxies.iter().map(Proxy::addr).collect();
-        let client = cx.connect_at(&at).await?;
-        let wire = Self { proxies, client };
-        // Whatever is only done once, at first use, has been done.
-        let mut claim = cx.claim();
-        claim.key = cx.key_with(&format!("/warm-up/{}", claim.holder));
-        cx.acquire(&wire.client, &claim).await?;
-        cx.renew(&wire.client, &claim).await?;
-        cx.release(&wire.client, &claim).await?;
-        wire.until_quiet().await?;
-        Ok(wire)
-    }
-
-    /// Waits until nothing has gone over the wire for a while: some stores tidy up after a call
-    /// was answered, and a fault must meet the next call and not that.
-    async fn until_quiet(&self) -> Outcome {
-        let end = Instant::now() + Duration::from_secs(10);
-        let all = || self.delivered(Direction::ToServer) + self.delivered(Direction::ToClient);
-        loop {
-            let before = all();
-            tokio::time::sleep(Duration::from_millis(30)).await;
-            if all() == before {
-                return Ok(());
-            }
-            ensure!(Instant::now() < end, "a client that does nothing is never quiet");
-        }
-    }
-
-    pub(super) fn each(&self, fault: impl Fn(&Proxy)) {
-        self.proxies.iter().for_each(fault);
-    }
-
-    pub(super) fn heal(&self) {
-        self.each(Proxy::heal);
-    }
-
-    pub(super) fn delivered(&self, direction: Direction) -> u64 {
-        self.proxies.iter().map(|proxy| proxy.delivered(direction)).sum()
-    }
-}
-
-/// Why a lock was lost, within what its lease can last and some more.
-pub(super) async fn told(guard: &LockGuard) -> Result<LostReason, Failure> {
-    let limit = guard.remaining() + Duration::from_secs(5);
-    let lost = timeout(limit, guard.lost()).await;
-    lost.map_err(|_| Failure::new(format!("{limit:?} later it is not told: {guard:?}")))
-}
-
-/// Makes a call until it is answered; it may fail in between, but only honestly.
-pub(super) async fn until_answered<T, F, Fut>(cx: &Cx, mut call: F) -> Result<T, Failure>
-where
-    F: FnMut() -> Fut,
-    Fut: Future<Output = Result<T, BackendError>>,
-{
-    for _ in 0..50 {
-        match timeout(Duration::from_millis(1500), call()).await {
-            Ok(Ok(answer)) => return Ok(answer),
-            Ok(Err(error @ (BackendError::Ambiguous(_) | BackendError::Unavailable(_)))) => {
-                cx.note(format!("tried again: {error}"));
-            }
-            Ok(Err(error)) => return Err(error.into()),
-            Err(_) => cx.note("tried again: no answer"),
-        }
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    Err(Failure::new("no answer over a whole wire after 50 tries"))
-}
-
-/// Acquires until that is answered. A combination that has given an attempt up may not be asked
-/// again as the same holder: the claim is another's then.
-pub(super) async fn until_acquire_answered(
-    cx: &Cx,
-    client: &Arc<dyn LockBackend>,
-    claim: &mut Claim,
-) -> Result<Acquire, Failure> {
-    let asked = Mutex::new(claim.clone());
-    let answer = until_answered(cx, || async {
-        let now = asked.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let answer = client.acquire(&now).await;
-        if cx.is_given_up(&answer) {
-            let next = Claim::new(now.key, HolderId::random(), now.ttl);
-            *asked.lock().unwrap_or_else(PoisonError::into_inner) = next;
-        }
-        answer
-    });
-    let answer = answer.await;
-    *claim = asked.into_inner().unwrap_or_else(PoisonError::into_inner);
-    answer
-}
-
-/// Releases, and fails the case unless a lease stood. After an attempt whose outcome is not known,
-/// "not held" says that it had worked.
-pub(super) async fn until_released(
-    cx: &Cx,
-    client: &Arc<dyn LockBackend>,
-    claim: &Claim,
-) -> Outcome {
-    let doubt = AtomicBool::new(false);
-    let answer = until_answered(cx, || async {
-        // Unless there is a definite answer.
-        let before = doubt.swap(true, Relaxed);
-        let answer = client.release(claim).await;
-        doubt.store(before || matches!(answer, Err(BackendError::Ambiguous(_))), Relaxed);
-        answer
-    });
-    let answer = answer.await?;
-    let had_worked = doubt.load(Relaxed) && matches!(answer, Release::NotHeld);
-    ensure!(had_worked || matches!(answer, Release::Released), "release: {answer:?}");
-    Ok(())
 }
 
 async fn a_refused_connection_is_unavailable(cx: &Cx) -> Outcome {
@@ -177,6 +51,8 @@ async fn a_cut_connection_heals(cx: &Cx) -> Outcome {
     for _ in 0..5 {
         wire.each(Proxy::cut);
         let mut claim = cx.claim();
+        // So that its end cannot be taken for a release that had worked.
+        claim.ttl = cx.long();
         let answer = until_acquire_answered(cx, &wire.client, &mut claim).await?;
         ensure_matches!(answer, Acquire::Acquired(_), "a free key");
         until_released(cx, &wire.client, &claim).await?;
@@ -195,10 +71,7 @@ async fn a_lost_acquire_answer_is_recognised(cx: &Cx) -> Outcome {
         wire.each(|proxy| proxy.swallow_next(Direction::ToClient, then));
         let guard = timeout(soon, locks.lock(&cx.key)?.acquire()).await;
         let guard = guard.map_err(|_| Failure::new("it waits for its own lease to end"))??;
-        ensure!(
-            wire.proxies.iter().any(|proxy| proxy.swallowed(Direction::ToClient) > 0),
-            "{then:?}: nothing was lost"
-        );
+        wire.has_lost(Direction::ToClient, then)?;
         let sight = cx.sight().await?;
         let mine = sight.as_ref().is_some_and(|info| {
             info.holder == guard.holder() && cx.same_token(info.token, guard.fencing_token())
@@ -217,6 +90,7 @@ async fn a_lost_acquire_request_is_taken(cx: &Cx) -> Outcome {
         let locks = cx.manager(wire.client.clone()).build()?;
         wire.each(|proxy| proxy.swallow_next(Direction::ToServer, then));
         let guard = locks.lock(&cx.key)?.acquire().await?;
+        wire.has_lost(Direction::ToServer, then)?;
         guard.release().await?;
         locks.drain().await;
         ensure!(cx.sight().await?.is_none(), "{then:?}: released, and in sight");
@@ -237,6 +111,7 @@ async fn a_lost_acquire_meets_another(cx: &Cx) -> Outcome {
             }
             other => return Err(Failure::new(format!("{then:?}: a lost request: {other:?}"))),
         }
+        wire.has_lost(Direction::ToServer, then)?;
         let mut other = cx.claim();
         other.ttl = cx.long();
         let lease = cx.acquire(&cx.b, &other).await?;
@@ -260,10 +135,7 @@ async fn a_lost_renew_answer_is_recognised(cx: &Cx) -> Outcome {
         let token = guard.fencing_token();
         wire.each(|proxy| proxy.swallow_next(Direction::ToClient, then));
         tokio::time::sleep(cx.hold_ttl() + cx.hold_ttl() / 2).await;
-        ensure!(
-            wire.proxies.iter().any(|proxy| proxy.swallowed(Direction::ToClient) > 0),
-            "{then:?}: nothing was lost"
-        );
+        wire.has_lost(Direction::ToClient, then)?;
         ensure!(guard.is_valid(), "{then:?}: a lost answer cost the lock");
         ensure!(cx.same_token(guard.fencing_token(), token), "{then:?}: the token changed");
         cx.contend(&cx.b, &cx.claim()).await?;
@@ -279,6 +151,7 @@ async fn a_lost_release_answer_is_recognised(cx: &Cx) -> Outcome {
         let guard = locks.lock(&cx.key)?.acquire().await?;
         wire.each(|proxy| proxy.swallow_next(Direction::ToClient, then));
         guard.release().await?;
+        wire.has_lost(Direction::ToClient, then)?;
         ensure!(cx.sight().await?.is_none(), "{then:?}: released, and in sight");
     }
     Ok(())
@@ -374,10 +247,18 @@ async fn a_deaf_wire_delays_and_no_more(cx: &Cx) -> Outcome {
     let lock = locks.lock(&cx.key)?;
     let waiting = tokio::spawn(async move { lock.acquire().await });
     tokio::time::sleep(Duration::from_millis(300)).await;
+    // It waits, and no answer of a call is lost.
+    wire.until_quiet(Duration::from_millis(100)).await?;
     wire.each(|proxy| proxy.set(Direction::ToClient, Mode::Swallow));
     cx.release(&cx.a, &holder).await?;
     let freed = Instant::now();
     tokio::time::sleep(Duration::from_millis(100)).await;
+    // Where there are no signals nothing comes before the next poll.
+    let lost = || wire.swallowed(Direction::ToClient) > 0;
+    while cx.store.signals() && !lost() {
+        ensure!(freed.elapsed() < cx.slack(), "no signal was lost");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
     wire.heal();
     let guard = waiting.await??;
     cx.note(format!("in after {:?}", freed.elapsed()));

@@ -205,8 +205,8 @@ impl<'a> OfKey<'a> {
                 !released && (prolonged || lasts(ttl))
             }
             // Of stores made of several: what was rolled back, and whoever asked meanwhile.
-            Answer::Unavailable => call.verb == Verb::Acquire && lasts(call.ttl),
-            Answer::Contended => answered >= time,
+            Answer::Unavailable => self.combined && call.verb == Verb::Acquire && lasts(call.ttl),
+            Answer::Contended => self.combined && answered >= time,
             Answer::Open | Answer::Released | Answer::NotHeld | Answer::Refused => false,
         }
     }

@@ -103,6 +103,15 @@ fn a_contended_answer_needs_a_reason() {
     bad("nobody can have it", &then(&again));
     let combined = HEAD.replace("1000\n", "1000 combined\n");
     check_history(&format!("{combined}{FIRST}{again}")).expect("it was so when it first asked");
+    // Of stores made of several: what was rolled back, and whoever asked meanwhile.
+    for excuse in [
+        "45..55 c1 acquire k0 h2 ttl=1000000 floor=0 unavailable\n",
+        "45..65 c1 acquire k0 h2 ttl=1000000 floor=0 contended\n",
+    ] {
+        let beside = format!("{release}{excuse}{}", contended("60..70"));
+        bad("nobody can have it", &then(&beside));
+        check_history(&format!("{combined}{FIRST}{beside}")).expect("one of several stores had it");
+    }
     // What has no answer may arrive at any time, whatever was released meanwhile.
     for doubt in [
         "20.. c0 acquire k0 h2 ttl=1 floor=0 open\n",

@@ -247,6 +247,7 @@ impl Pump<'_> {
             self.to.write_all(now).await.map_err(|_| Broken::Both)?;
             self.shared.count(&self.shared.delivered[way], piece);
             if cut {
+                self.shared.count(&self.shared.cuts, 1);
                 // The end of the stream goes out behind the bytes. Closing alone would reset the
                 // connection where the other direction has bytes left unread.
                 let _ = self.to.shutdown().await;

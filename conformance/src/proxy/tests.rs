@@ -175,9 +175,11 @@ async fn the_server_gets_all_bytes_before_the_cut() {
     let mut client = client(&proxy).await;
     let (mut server, _) = listener.accept().await.unwrap();
     proxy.cut_after(ToServer, 3);
+    assert_eq!(proxy.cuts(), 0);
     send(&mut client, b"abcd").await;
     assert_eq!(end(&mut server).await, (b"abc".to_vec(), false));
     assert_eq!(end(&mut client).await, (vec![], true));
+    assert_eq!(proxy.cuts(), 1);
 }
 
 #[tokio::test]
@@ -204,6 +206,7 @@ async fn healing_takes_back_what_has_not_happened() {
     proxy.heal();
     send(&mut client, b"ab").await;
     assert_eq!(receive(&mut client, 2).await, b"ab");
+    assert_eq!(proxy.cuts(), 0);
 }
 
 #[tokio::test]

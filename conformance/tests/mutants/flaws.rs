@@ -41,6 +41,8 @@ flaws! {
     GrantsMore => "guard::never_valid_past_the_lease",
     RetryAfterIsTooLong => "expiry::retry_after_is_true",
     RenewByAnyone => "ownership::renew_needs_the_holder",
+    RenewByAnotherExtends => "ownership::renew_needs_the_holder",
+    RenewByTheLastExtends => "retry::renew_lost_to_another",
     RenewCreates => "ownership::renew_of_a_free_key",
     RenewRevives => "expiry::expired_is_not_renewed",
     RenewStealsBack => "renewal::does_not_revive",
@@ -183,6 +185,7 @@ pub(crate) const WIRE_FLAWS: &[(WireFlaw, &[&str])] = &[
         &[
             "wire::a_lost_acquire_answer_is_recognised",
             "wire::acquire_cut_anywhere",
+            "wire::renew_cut_anywhere",
             "wire::release_cut_anywhere",
         ],
     ),

@@ -42,6 +42,11 @@ impl Harness for Mutant {
         vec![self.server.addr()]
     }
 
+    // Grants carry a token and no more.
+    fn remembers(&self) -> bool {
+        false
+    }
+
     async fn inflict(&self, fault: Fault) -> bool {
         match fault {
             Fault::Pause => self.server.pause(true),

@@ -25,6 +25,11 @@ impl Harness for Lines {
         vec![self.0.addr()]
     }
 
+    // Its answers are too short to tell one.
+    fn remembers(&self) -> bool {
+        false
+    }
+
     async fn inflict(&self, fault: Fault) -> bool {
         match fault {
             Fault::Pause => self.0.pause(true),

@@ -36,6 +36,11 @@ impl<A: Server, B: Server, C: Server> Harness for QuorumOf<A, B, C> {
         true
     }
 
+    // The nodes hide it.
+    fn remembers(&self) -> bool {
+        false
+    }
+
     async fn inflict(&self, fault: Fault) -> bool {
         let (a, b, c) =
             tokio::join!(self.0.inflict(fault), self.1.inflict(fault), self.2.inflict(fault));

@@ -52,6 +52,11 @@ impl<O: Server, N: Server, const PHASE: u8> Harness for Switch<O, N, PHASE> {
         true
     }
 
+    // The nodes hide it.
+    fn remembers(&self) -> bool {
+        false
+    }
+
     async fn inflict(&self, fault: Fault) -> bool {
         let (old, new) = tokio::join!(self.0.inflict(fault), self.1.inflict(fault));
         old && new

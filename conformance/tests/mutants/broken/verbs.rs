@@ -68,6 +68,21 @@ impl LockBackend for Broken {
                     held.ends = ends;
                     store.leases.insert(claim.key.clone(), held);
                 }
+                Flaw::RenewByAnotherExtends => {
+                    if let Some(held) = store.leases.get_mut(&claim.key) {
+                        held.ends = held.ends.max(ends);
+                    }
+                    return Ok(Renew::NotHeld);
+                }
+                Flaw::RenewByTheLastExtends => {
+                    let had = store.ended.get(&claim.key);
+                    if had.is_some_and(|had| had.holder == claim.holder)
+                        && let Some(held) = store.leases.get_mut(&claim.key)
+                    {
+                        held.ends = held.ends.max(ends);
+                    }
+                    return Ok(Renew::NotHeld);
+                }
                 Flaw::RenewStealsBack => {
                     self.grant(store, &claim);
                 }
