@@ -25,7 +25,7 @@ const CASES: usize = 32;
 const WAITING: usize = 16;
 
 /// Suites at once: with servers in containers more of them keep a small machine from answering.
-const SUITES: usize = 2;
+const SUITES: usize = 3;
 
 /// Runs the whole suite on a harness: the `main` of a test with `harness = false`.
 ///
