@@ -180,7 +180,9 @@ async fn waiting_while_down(cx: &Cx, down: Duration) -> Outcome {
     let mut holder = cx.claim();
     holder.ttl = cx.ttl * 2;
     let first = cx.acquire(&cx.b, &holder).await?;
-    let lock = cx.manager(cx.a.clone()).build()?.lock(&cx.key)?;
+    // It does not give up while the server is down, nor while that comes back.
+    let locks = cx.manager(cx.a.clone()).retry_for(down + Duration::from_secs(20)).build()?;
+    let lock = locks.lock(&cx.key)?;
     let waiting = tokio::spawn(async move { lock.acquire().await });
     tokio::time::sleep(Duration::from_millis(200)).await;
     cx.inflict(Fault::Kill).await?;
