@@ -115,9 +115,9 @@ impl PostgresBackendBuilder {
     /// unless set, from a millisecond to an hour.
     ///
     /// A call about a lease is given no more than a sixth of its ttl, for which the core waits
-    /// unless [`request_timeout`](lockcore::ManagerBuilder::request_timeout) is set, but 250 ms in
+    /// unless [`request_timeout`](lockcore::ManagerBuilder::request_timeout) is set, but 1 s in
     /// any case: an acquire that was given up and is carried out later keeps its key taken for a
-    /// ttl. So where a request is waited for less long, which is with a ttl below 1.5 s, or with a
+    /// ttl. So where a request is waited for less long, which is with a ttl below 6 s, or with a
     /// shorter `request_timeout`, set this no longer than that.
     ///
     /// Locks of rows and tables (`lock_timeout`) are waited for at most 3/8 as long, and never for

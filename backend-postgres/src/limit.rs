@@ -12,8 +12,9 @@ const LOCK_WAIT: u128 = 750;
 /// The part of the ttl for which the core waits for a call, unless it is told otherwise.
 const PART: u32 = 6;
 
-/// A server with much else to do needs so long now and then, however short the ttl is.
-const LEAST: Duration = Duration::from_millis(250);
+/// A server with much else to do needs so long now and then, however short the ttl is. What is
+/// carried out too late for a lease so short is over soon.
+const LEAST: Duration = Duration::from_secs(1);
 
 /// How many times the limit on a statement the next part of a transaction may take to arrive. By
 /// default that is less than the core bears failures for, so that others get over such a row.
@@ -76,10 +77,11 @@ mod tests {
         for (limit, ttl, expected) in [
             (2_000, 30_000, 2_000),
             (2_000, 12_000, 2_000),
+            (2_000, 9_000, 1_500),
             (2_000, 6_000, 1_000),
-            (2_000, 1_500, 250),
             // Not shorter than a server may need.
-            (2_000, 10, 250),
+            (2_000, 5_000, 1_000),
+            (2_000, 10, 1_000),
             (200, 10, 200),
             (60_000, 30_000, 5_000),
         ] {

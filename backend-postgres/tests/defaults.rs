@@ -123,7 +123,7 @@ async fn the_settings_that_matter_are_in_force() {
         for (way, backend) in &ways {
             // A statement about a short lease takes less, and the next one is not held to that.
             for (name, ttl, statement, lock) in
-                [("", 20, 2_000, 750), ("/short", 3, 500, 187), ("/again", 20, 2_000, 750)]
+                [("", 20, 2_000, 750), ("/short", 9, 1_500, 562), ("/again", 20, 2_000, 750)]
             {
                 let mut mine = claim(&format!("{way}{name}"));
                 mine.ttl = Duration::from_secs(ttl);
@@ -157,7 +157,7 @@ async fn calls_do_not_get_the_limits_of_others() {
         for n in 0..300 {
             let backend = backend.clone();
             tasks.spawn(async move {
-                let (name, ttl) = [("long", 20), ("middle", 6), ("short", 3)][n % 3];
+                let (name, ttl) = [("long", 20), ("middle", 9), ("short", 6)][n % 3];
                 let mut mine = claim(&format!("{name}/{n}"));
                 mine.ttl = Duration::from_secs(ttl);
                 acquired(&backend, &mine).await;
@@ -166,7 +166,7 @@ async fn calls_do_not_get_the_limits_of_others() {
         tasks.join_all().await;
         let seen = "SELECT split_part(way, '/', 1), value, count(*) FROM seen
             WHERE name = 'statement_timeout' GROUP BY 1, 2 ORDER BY 1, 2";
-        assert_eq!(server.sql(seen).await, ["long|2000|100", "middle|1000|100", "short|500|100"]);
+        assert_eq!(server.sql(seen).await, ["long|2000|100", "middle|1500|100", "short|1000|100"]);
     })
     .await;
 }

@@ -79,6 +79,8 @@ impl Crate {
         cargo.arg(self.folder.with_file_name("target")).arg("--").args(filter);
         // This run is none of those that a closing report is about.
         cargo.current_dir(&self.folder).env_remove("LOCKCORE_TEST_SUMMARY");
+        // Nobody debugs it.
+        cargo.env("CARGO_PROFILE_DEV_DEBUG", "0");
         cargo.env_remove("LOCKCORE_TEST_REPORT");
         Run::new(cargo.output().expect("cargo"))
     }

@@ -20,6 +20,9 @@ const BARE: [&str; 2] = ["feature-flag", "leaselock"];
 /// it: it takes minutes.
 const CONTAINERS: &str = "/containers";
 
+/// Most tests wait for servers, and each of their threads is idle most of the time.
+const THREADS: &str = "RUST_TEST_THREADS";
+
 /// What the caller asks for.
 #[derive(Debug, PartialEq, Eq)]
 struct Options {
@@ -124,6 +127,10 @@ fn cargo_test(
     }
     println!("{}", shown(&command));
     command.envs(plan.variables.iter().map(|(name, value)| (name, value)));
+    if env::var_os(THREADS).is_none() {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        command.env(THREADS, (2 * cores).to_string());
+    }
     let mut cargo = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
     let mut lines = BufReader::new(cargo.stdout.take().ok_or("no output")?);
     let mut out = std::io::stdout();

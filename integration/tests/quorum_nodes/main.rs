@@ -9,14 +9,29 @@ mod storm;
 mod votes;
 
 use std::error::Error;
+use std::future::Future;
 use std::time::Duration;
 
-use integration::limited;
 use integration::nodes::Nodes;
 use leaselock::{Claim, HolderId, LockKey, NoAgreement};
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 /// The longest ttl of these quorums, and so how long a node does not count that began lately.
 const MAX_TTL: Duration = Duration::from_secs(3);
+
+/// However many threads there are: what is measured here is how fast a machine of two cores is with
+/// one other test beside it.
+static TURNS: Semaphore = Semaphore::const_new(2);
+
+async fn turn() -> SemaphorePermit<'static> {
+    TURNS.acquire().await.expect("it is never closed")
+}
+
+/// Runs a test within its limit when it is its turn.
+async fn limited(test: impl Future<Output = ()>) {
+    let _turn = turn().await;
+    integration::limited(test).await;
+}
 
 fn claim(key: &str, ttl: Duration) -> Claim {
     Claim::new(LockKey::new(key).expect("a key"), HolderId::random(), ttl)

@@ -43,6 +43,7 @@ fn wished(name: &str) -> Option<u64> {
 async fn run(kind: Kind) {
     let time = Duration::from_secs(wished("LOCKCORE_TEST_STORM_SECONDS").unwrap_or(15));
     let limit = 2 * time + Duration::from_secs(90);
+    let _turn = turn().await;
     timeout(limit, run_for(kind, time)).await.expect("the test takes too long");
 }
 
