@@ -12,6 +12,18 @@ use tokio::time::{Instant, timeout};
 use crate::case::{Cx, Failure, Outcome, ensure};
 use crate::proxy::{Direction, Proxy, Then};
 
+async fn until_the_same(bytes: impl Fn() -> u64, quiet: Duration) -> Outcome {
+    let end = Instant::now() + Duration::from_secs(10);
+    loop {
+        let before = bytes();
+        tokio::time::sleep(quiet).await;
+        if bytes() == before {
+            return Ok(());
+        }
+        ensure!(Instant::now() < end, "a client that does nothing is never quiet");
+    }
+}
+
 /// A client behind a proxy for each endpoint.
 pub(super) struct Wire {
     pub(super) proxies: Vec<Proxy>,
@@ -40,16 +52,13 @@ impl Wire {
     /// Waits until nothing has gone over the wire for that long: some stores tidy up after a call
     /// was answered, and a fault must meet the next call and not that.
     pub(super) async fn until_quiet(&self, quiet: Duration) -> Outcome {
-        let end = Instant::now() + Duration::from_secs(10);
         let all = || self.delivered(Direction::ToServer) + self.delivered(Direction::ToClient);
-        loop {
-            let before = all();
-            tokio::time::sleep(quiet).await;
-            if all() == before {
-                return Ok(());
-            }
-            ensure!(Instant::now() < end, "a client that does nothing is never quiet");
-        }
+        until_the_same(all, quiet).await
+    }
+
+    /// Waits until the client has asked nothing for that long.
+    pub(super) async fn until_nothing_is_asked(&self, quiet: Duration) -> Outcome {
+        until_the_same(|| self.delivered(Direction::ToServer), quiet).await
     }
 
     pub(super) fn each(&self, fault: impl Fn(&Proxy)) {
