@@ -36,7 +36,8 @@ pub enum Store {
 }
 
 impl Store {
-    /// Starts a server. Redis keeps nothing on disk then, the others keep everything.
+    /// Starts a server: a program of this machine, which is sooner there than a container. Redis
+    /// keeps nothing on disk then, the others keep everything.
     ///
     /// # Panics
     ///
@@ -56,12 +57,13 @@ impl Store {
     pub async fn start_durable(kind: Kind) -> Self {
         match kind {
             Kind::Etcd => {
-                let options = EtcdOptions::new().private();
+                let options = EtcdOptions::new().private().program_first();
                 Self::Etcd(EtcdServer::start(options).await.expect("a server"))
             }
             Kind::Postgres => {
                 let counted = ("shared_preload_libraries", "pg_stat_statements");
-                let options = PostgresOptions::new().setting(counted.0, counted.1).private();
+                let options = PostgresOptions::new().setting(counted.0, counted.1);
+                let options = options.private().program_first();
                 Self::Postgres(PostgresServer::start(options).await.expect("a server"))
             }
             Kind::Redis => Self::redis(RedisOptions::new().durable()).await,
@@ -69,7 +71,7 @@ impl Store {
     }
 
     async fn redis(options: RedisOptions) -> Self {
-        Self::Redis(RedisServer::start(options.private()).await.expect("a server"))
+        Self::Redis(RedisServer::start(options.private().program_first()).await.expect("a server"))
     }
 
     /// What a client connects to.

@@ -34,7 +34,9 @@ cargo xtask test [--no-install] [--source SOURCE] [-- FILTER]
     names contain FILTER.
     --no-install       install nothing: say what is missing and stop
     --source SOURCE    where servers come from:
-                       auto       a container if a Docker engine answers, else a program (default)
+                       auto       a container if a Docker engine answers, else a program (default).
+                                  Tests other than the backends' suites take a program in any case
+                                  where there is one: containers are slow to start
                        container  a container, or nothing
                        local      a program on this machine, or nothing
                        url        running servers, at the addresses in

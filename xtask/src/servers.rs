@@ -86,7 +86,8 @@ pub(crate) fn prepare(source: Source, install: bool) -> Result<Plan> {
         need(name, programs, install)?;
     }
     if plan.engine.is_some() {
-        // Tests of several servers take programs where there are any, and containers otherwise.
+        // Tests other than the backends' suites take programs where there are any, and containers
+        // otherwise.
         for store in &STORES {
             if let Err(missing) = need(store.names[0], &store.programs, install) {
                 println!("combinations of stores run in containers: {missing}");

@@ -27,7 +27,7 @@ pub(crate) async fn server() -> Server {
 }
 
 pub(crate) async fn start(options: EtcdOptions) -> Server {
-    Server(EtcdServer::start(options.private()).await.expect("a server"))
+    Server(EtcdServer::start(options.private().program_first()).await.expect("a server"))
 }
 
 /// A port nobody listens on, from outside the range that outgoing connections are given.

@@ -31,7 +31,7 @@ pub(crate) async fn server() -> Server {
 }
 
 pub(crate) async fn start(options: PostgresOptions) -> Server {
-    Server(PostgresServer::start(options.private()).await.expect("a server"))
+    Server(PostgresServer::start(options.private().program_first()).await.expect("a server"))
 }
 
 /// A port nobody listens on, from outside the range that outgoing connections are given.

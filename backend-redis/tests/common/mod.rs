@@ -32,7 +32,7 @@ pub(crate) async fn server(args: &[&str]) -> Server {
 }
 
 pub(crate) async fn start(options: RedisOptions) -> Server {
-    Server(RedisServer::start(options.private()).await.expect("a server"))
+    Server(RedisServer::start(options.private().program_first()).await.expect("a server"))
 }
 
 /// A port nobody listens on, from outside the range that outgoing connections are given.

@@ -63,7 +63,8 @@ impl RedisOptions {
     }
 
     /// Takes a program of this machine where there is one, and a container otherwise. For tests
-    /// of several servers each: in containers those keep a small machine from answering.
+    /// of several servers, or with a server each: containers are slow to start, and many of them
+    /// keep a small machine from answering.
     pub fn program_first(mut self) -> Self {
         self.program_first = true;
         self
