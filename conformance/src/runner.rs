@@ -24,8 +24,8 @@ const CASES: usize = 32;
 /// What waits meanwhile for a server of its own, of one suite.
 const WAITING: usize = 16;
 
-/// Suites at once: with servers in containers more of them keep a small machine from answering.
-const SUITES: usize = 3;
+/// Suites at once, each with servers of its own: more of them keep a small machine from answering.
+const SUITES: usize = 4;
 
 /// Runs the whole suite on a harness: the `main` of a test with `harness = false`.
 ///

@@ -1,7 +1,6 @@
 //! What the tests of this package share. The tests need a store and the facade at once, or
-//! several processes: `counter`, `facade`, `faults`, `fences`, `moving`, `processes`,
-//! `quorum_nodes`, `switchover`; and the conformance suite on several stores at once,
-//! `combinations`.
+//! several processes: `counter`, `facade`, `moving`, `quorum_nodes`, `stores`; and the conformance
+//! suite on several stores at once, `combinations`.
 
 pub mod ahead;
 pub mod fence;

@@ -1,5 +1,4 @@
 //! Processes that are killed, stopped, or end early while they hold a lock.
-#![cfg(unix)]
 
 use std::time::{Duration, Instant};
 
