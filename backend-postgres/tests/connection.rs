@@ -14,6 +14,38 @@ use lockcore_conformance::proxy::{Mode, Proxy};
 use lockcore_postgres::PostgresBackend;
 use tokio::time::timeout;
 
+/// Also where the limits of a shorter lease are set before it.
+#[tokio::test]
+async fn one_round_trip_each() {
+    const TRIP: Duration = Duration::from_millis(400);
+    for pooled in [false, true] {
+        limited(async {
+            let server = server().await;
+            let proxy = Proxy::start(server.addr()).await.expect("a port");
+            let url = server.url().replace(&server.addr().to_string(), &proxy.addr().to_string());
+            let backend = PostgresBackend::builder(url).pooler(pooled).connect().await;
+            let backend = backend.expect("a server");
+            proxy.set_both(Mode::Delay(TRIP / 2));
+            for ttl in [30, 9, 30] {
+                let mut mine = claim("k");
+                mine.ttl = Duration::from_secs(ttl);
+                let began = Instant::now();
+                acquired(&backend, &mine).await;
+                let acquired = began.elapsed();
+                backend.renew(&mine).await.expect("held");
+                let renewed = began.elapsed() - acquired;
+                assert_eq!(backend.release(&mine).await.expect("held"), Release::Released);
+                let released = began.elapsed() - acquired - renewed;
+                for took in [acquired, renewed, released] {
+                    let trips = took.as_secs_f64() / TRIP.as_secs_f64();
+                    assert!((1.0..1.9).contains(&trips), "pooled {pooled}: {trips} round trips");
+                }
+            }
+        })
+        .await;
+    }
+}
+
 #[tokio::test]
 async fn a_restarted_server_is_found_again() {
     for pooled in [false, true] {
