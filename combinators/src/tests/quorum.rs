@@ -169,6 +169,9 @@ async fn two_are_refused() {
     assert!(error.to_string().contains("three stores or more"), "{error}");
     let again = two("a", "b").node("a", Node::new(Tokens::PerKey));
     assert!(again.build().expect_err("a name twice").to_string().contains("listed twice"));
+    // Its gate would be shut for longer than any lease lasts.
+    let endless = two("a", "b").node("c", Node::new(Tokens::PerKey)).max_ttl(Duration::MAX);
+    assert!(endless.build().expect_err("too long").to_string().contains("`max_ttl`"));
     let long = || two("a", "b").node("c", Node::new(Tokens::PerKey)).node_timeout(MAX_TTL);
     assert!(long().build().is_err());
     let quorum = two("a", "b").node("c", Node::new(Tokens::PerKey));
