@@ -21,6 +21,7 @@
 //! |---|---|---|---|
 //! | [`RedisServer`] | `LOCKCORE_TEST_REDIS_URL` | `LOCKCORE_TEST_REDIS_IMAGE` | `redis-server`, `valkey-server` |
 //! | [`EtcdServer`] | `LOCKCORE_TEST_ETCD_URL` | `LOCKCORE_TEST_ETCD_IMAGE` | `etcd` |
+//! | [`EtcdCluster`] | | | `etcd`, once for each member |
 //! | [`PostgresServer`] | `LOCKCORE_TEST_POSTGRES_URL` | `LOCKCORE_TEST_POSTGRES_IMAGE` | `initdb`, `postgres` and `psql`, also in `/usr/lib/postgresql/*/bin` |
 //! | [`PgBouncer`] | | | `pgbouncer`, also in `/usr/sbin`: in front of any [`PostgresServer`] |
 //!
@@ -40,7 +41,7 @@ mod redis;
 mod resp;
 mod source;
 
-pub use self::etcd::{EtcdOptions, EtcdServer};
+pub use self::etcd::{EtcdCluster, EtcdOptions, EtcdServer};
 pub use self::pgbouncer::PgBouncer;
 pub use self::postgres::{PostgresOptions, PostgresServer};
 pub use self::redis::{RedisOptions, RedisServer};

@@ -1,5 +1,6 @@
-//! etcd, one member.
+//! etcd: one member, or a cluster of several.
 
+mod cluster;
 mod options;
 mod start;
 mod up;
@@ -8,6 +9,7 @@ use std::net::SocketAddr;
 
 use lockcore::BoxError;
 
+pub use self::cluster::EtcdCluster;
 pub use self::options::EtcdOptions;
 
 use super::address::Address;
@@ -15,7 +17,8 @@ use super::host::Host;
 use super::source;
 use crate::Fault;
 
-/// An etcd server for one test or one run of the suite: a cluster of one member.
+/// An etcd server for one test or one run of the suite: a cluster of one member, or one of an
+/// [`EtcdCluster`].
 ///
 /// Where it comes from is said in the [module](super). It ends when it is dropped. Its timing is
 /// etcd's own: the shortest ttl that it grants is 2 s.

@@ -19,7 +19,12 @@ pub async fn client(url: &str) -> Client {
     Client::connect([at], None).await.expect("a server")
 }
 
-pub(super) async fn leases(url: &str) -> Vec<String> {
+/// The keys of the leases that stand, as the records say.
+///
+/// # Panics
+///
+/// If the server does not say.
+pub async fn leases(url: &str) -> Vec<String> {
     let all = Some(GetOptions::new().with_prefix().with_keys_only());
     let found = client(url).await.get(LEASES, all).await.expect("a range");
     let keys = found.kvs().iter().map(|kv| kv.key_str().expect("text"));

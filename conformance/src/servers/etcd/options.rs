@@ -44,6 +44,20 @@ pub(super) struct Ports {
     pub(super) tls: Option<u16>,
 }
 
+/// One of those that make a cluster.
+#[derive(Clone, Debug)]
+pub(super) struct Member {
+    /// Its own, so that no server is taken for another.
+    pub(super) name: String,
+    pub(super) ports: Ports,
+}
+
+impl Member {
+    fn peer_url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.ports.peer)
+    }
+}
+
 const CERTIFICATE: &str = "tls-cert.pem";
 const PRIVATE_KEY: &str = "tls-key.pem";
 /// What a wipe removes.
@@ -129,10 +143,9 @@ impl EtcdOptions {
         Some(Login { user: Some("root".to_owned()), password })
     }
 
-    /// The server's arguments. `bind` is where it listens for clients; it needs no peers, and
-    /// speaks to itself only.
-    pub(super) fn command(&self, member: &str, bind: &str, ports: Ports) -> Vec<String> {
-        let peer = format!("http://127.0.0.1:{}", ports.peer);
+    /// The arguments of one member of a cluster. `bind` is where it listens for clients.
+    pub(super) fn command(&self, me: &Member, cluster: &[Member], bind: &str) -> Vec<String> {
+        let (ports, peer) = (me.ports, me.peer_url());
         let mut clients = format!("http://{bind}:{}", ports.client);
         let mut args = Vec::new();
         if let Some(tls) = ports.tls {
@@ -142,15 +155,16 @@ impl EtcdOptions {
                 format!("--key-file={PRIVATE_KEY}"),
             ]);
         }
+        let all = cluster.iter().map(|member| format!("{}={}", member.name, member.peer_url()));
         args.extend([
-            format!("--name={member}"),
+            format!("--name={}", me.name),
             format!("--data-dir={DATA}"),
             format!("--listen-client-urls={clients}"),
             format!("--advertise-client-urls=http://127.0.0.1:{}", ports.client),
             format!("--listen-peer-urls={peer}"),
             format!("--initial-advertise-peer-urls={peer}"),
-            format!("--initial-cluster={member}={peer}"),
-            format!("--initial-cluster-token={member}"),
+            format!("--initial-cluster={}", all.collect::<Vec<_>>().join(",")),
+            format!("--initial-cluster-token={}", cluster[0].name),
             "--logger=zap".to_owned(),
             "--log-outputs=stderr".to_owned(),
             "--log-level=warn".to_owned(),
@@ -167,11 +181,20 @@ mod tests {
     #[test]
     fn a_server_has_a_cluster_of_its_own_and_own_arguments_come_last() {
         let options = EtcdOptions::new().auth_token_ttl(Duration::from_secs(2));
-        let ports = Ports { client: 1, peer: 2, tls: Some(3) };
-        let command = options.command("m", "127.0.0.1", ports).join(" ");
-        assert!(command.contains("--initial-cluster=m=http://127.0.0.1:2"), "{command}");
+        let member = |name: &str, peer| {
+            let ports = Ports { client: 1, peer, tls: Some(3) };
+            Member { name: name.to_owned(), ports }
+        };
+        let alone = [member("m", 2)];
+        let command = options.command(&alone[0], &alone, "127.0.0.1").join(" ");
+        assert!(command.contains("--initial-cluster=m=http://127.0.0.1:2 "), "{command}");
         assert!(command.contains("=http://127.0.0.1:1,https://127.0.0.1:3 "), "{command}");
         assert!(command.ends_with("--auth-token-ttl=2"), "{command}");
+        let two = [member("m", 2), member("n", 4)];
+        let command = options.command(&two[1], &two, "127.0.0.1").join(" ");
+        let all = "--initial-cluster=m=http://127.0.0.1:2,n=http://127.0.0.1:4 ";
+        assert!(command.contains(all) && command.contains("--name=n "), "{command}");
+        assert!(command.contains("--initial-cluster-token=m "), "{command}");
         assert!(!options.are_default() && EtcdOptions::new().are_default());
         assert!(!EtcdOptions::new().private().are_default());
     }

@@ -1,11 +1,12 @@
 //! The ways to a server: an address, a container, a program.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
 use std::sync::OnceLock;
 
 use lockcore::BoxError;
 
-use super::options::Ports;
+use super::options::{Member, Ports};
 use super::{EtcdOptions, EtcdServer};
 use crate::servers::address::{Address, Form};
 #[cfg(feature = "containers")]
@@ -60,14 +61,8 @@ impl Start for EtcdServer {
             return Ok(None);
         };
         let server = on_a_free_port(|| async {
-            let (member, ports) = (member(), ports(options)?);
-            let folder = Folder::new("etcd", Place::Memory, None)?.with(options.files())?;
-            let args = options.command(&member, "127.0.0.1", ports);
-            let program = program.clone();
-            let launch = Launch { program, args, env: env(), ..Launch::default() };
-            let host = Host::Local(Box::new(LocalServer::spawn(launch, folder)?));
-            let origin = "etcd on this machine".to_owned();
-            Self::own(ports, options, member, host, origin).wait_until_up().await
+            let alone = [Member::of_its_own(options)?];
+            Self::spawn(&program, options, &alone[0], &alone)?.wait_until_up().await
         });
         server.await.map(Some)
     }
@@ -77,10 +72,11 @@ impl Start for EtcdServer {
         let image = "gcr.io/etcd-development/etcd:v3.6.6";
         let image = container::image("LOCKCORE_TEST_ETCD_IMAGE", image).await?;
         let server = on_a_free_port(|| async {
-            let (member, outside) = (member(), ports(options)?);
+            let Member { name, ports: outside } = Member::of_its_own(options)?;
             let inside = Ports { tls: outside.tls.and(INSIDE.tls), ..INSIDE };
+            let alone = [Member { name, ports: inside }];
             let mut command = vec!["etcd".to_owned()];
-            command.extend(options.command(&member, "0.0.0.0", inside));
+            command.extend(options.command(&alone[0], &alone, "0.0.0.0"));
             let mut ports = vec![(outside.client, inside.client)];
             ports.extend(outside.tls.zip(inside.tls));
             let spec = container::Spec {
@@ -93,7 +89,8 @@ impl Start for EtcdServer {
             };
             let host = Host::Container(Container::start(spec).await?);
             let origin = format!("container image {image}");
-            Ok(Self::own(outside, options, member, host, origin))
+            let [Member { name, .. }] = alone;
+            Ok(Self::own(Member { name, ports: outside }, options, host, origin))
         });
         match server.await {
             Ok(server) => Ok(server.wait_until_up().await),
@@ -108,13 +105,23 @@ impl Start for EtcdServer {
 }
 
 impl EtcdServer {
-    fn own(
-        ports: Ports,
+    /// Starts a program of this machine as a member of a cluster. It has not to be up yet.
+    pub(super) fn spawn(
+        program: &Path,
         options: &EtcdOptions,
-        member: String,
-        host: Host,
-        origin: String,
-    ) -> Self {
+        me: &Member,
+        cluster: &[Member],
+    ) -> Result<Self, BoxError> {
+        let folder = Folder::new("etcd", Place::Memory, None)?.with(options.files())?;
+        let args = options.command(me, cluster, "127.0.0.1");
+        let program = program.to_owned();
+        let launch = Launch { program, args, env: env(), ..Launch::default() };
+        let host = Host::Local(Box::new(LocalServer::spawn(launch, folder)?));
+        Ok(Self::own(me.clone(), options, host, "etcd on this machine".to_owned()))
+    }
+
+    fn own(member: Member, options: &EtcdOptions, host: Host, origin: String) -> Self {
+        let Member { name, ports } = member;
         let at = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         let addr = at(ports.client);
         Self {
@@ -122,7 +129,7 @@ impl EtcdServer {
             tls_addr: ports.tls.map(at),
             address: Address::own(&FORM, addr, options.login(), "/"),
             options: options.clone(),
-            member,
+            member: name,
             host,
             version: String::new(),
             origin,
@@ -136,12 +143,12 @@ fn env() -> Vec<(String, String)> {
     vec![("ETCD_UNSAFE_NO_FSYNC".to_owned(), "true".to_owned())]
 }
 
-/// A name that no other server has, so that none is taken for another.
-fn member() -> String {
-    format!("member-{:016x}", fastrand::u64(..))
-}
-
-fn ports(options: &EtcdOptions) -> Result<Ports, BoxError> {
-    let [client, peer, tls] = free_ports()?;
-    Ok(Ports { client, peer, tls: options.wants_tls().then_some(tls) })
+impl Member {
+    /// With a name that no other server has, and free ports.
+    pub(super) fn of_its_own(options: &EtcdOptions) -> Result<Self, BoxError> {
+        let name = format!("member-{:016x}", fastrand::u64(..));
+        let [client, peer, tls] = free_ports()?;
+        let ports = Ports { client, peer, tls: options.wants_tls().then_some(tls) };
+        Ok(Self { name, ports })
+    }
 }

@@ -113,3 +113,18 @@ async fn servers_of_others_are_left_alone() {
     assert!(!server.inflict(Fault::Wipe).await && !server.inflict(Fault::Kill).await);
     assert_eq!((server.addr(), server.url()), (own.addr(), own.url()));
 }
+
+#[tokio::test]
+async fn a_cluster_has_another_leader_when_one_is_gone() {
+    if !own_servers() {
+        return;
+    }
+    let cluster = EtcdCluster::start(3).await.unwrap();
+    assert_eq!(cluster.addrs().len(), 3);
+    let first = cluster.leader().await.unwrap();
+    assert!(!cluster.inflict(first, Fault::Wipe).await);
+    assert!(cluster.inflict(first, Fault::Kill).await);
+    let second = cluster.leader().await.unwrap();
+    assert_ne!(first, second);
+    assert!(cluster.inflict(first, Fault::Restart).await);
+}
