@@ -51,7 +51,7 @@ pub fn on<H: Harness>(case: &Case, harness: Arc<H>, runtime: &Handle) -> Result<
 pub(crate) struct Abilities(Mutex<HashMap<Fault, bool>>);
 
 /// The seed of one case in a run: other cases that run or do not run change nothing about it.
-fn seed_of(case: &Case, root: u64) -> u64 {
+pub(crate) fn seed_of(case: &Case, root: u64) -> u64 {
     // FNV-1a, which stays the same from release to release.
     case.name().bytes().fold(root ^ 0xcbf2_9ce4_8422_2325, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)

@@ -64,7 +64,7 @@ async fn cut_anywhere(
         }
         // Every cut costs a combination a connection to each of its stores, and those were cut
         // alone.
-        let budget = if cx.store.combined() { BUDGET / 5 } else { BUDGET };
+        let budget = if cx.store.combined() { BUDGET / 20 } else { BUDGET };
         let (first, more) = (std::mem::take(&mut plan.first), std::mem::take(&mut plan.more));
         let (all, end) = (first.len() + more.len(), Instant::now() + budget);
         let within = more.into_iter().take_while(|_| Instant::now() < end);
