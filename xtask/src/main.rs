@@ -3,6 +3,7 @@
 mod debian;
 mod demands;
 mod engine;
+mod failures;
 mod image;
 mod json;
 mod matrix;

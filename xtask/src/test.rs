@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use crate::Result;
 use crate::demands::{missing, spared};
+use crate::failures::Failures;
 use crate::processes::{cargo, shown};
 use crate::report::Records;
 use crate::servers::{Plan, Source, prepare};
@@ -69,7 +70,7 @@ pub(crate) fn run(args: &[&str]) -> Result<bool> {
     let mut plan = prepare(options.source, options.install)?;
 
     let records = Records::new(&mut plan)?;
-    let mut tests = Tests::default();
+    let (mut tests, mut failures) = (Tests::default(), Failures::default());
     let mut whole = vec!["test".to_owned(), "--workspace".to_owned()];
     let features = features(&packages, plan.engine.is_some());
     if !features.is_empty() {
@@ -80,7 +81,7 @@ pub(crate) fn run(args: &[&str]) -> Result<bool> {
     let bare = std::iter::once("test".to_owned()).chain(bare).collect();
     let mut succeeded = true;
     for arguments in [whole, bare] {
-        succeeded &= cargo_test(&arguments, &options, &plan, &mut tests)?;
+        succeeded &= cargo_test(&arguments, &options, &plan, &mut tests, &mut failures)?;
     }
     // A program that crashed has counted nothing.
     if !succeeded && tests.failed == 0 {
@@ -108,6 +109,7 @@ pub(crate) fn run(args: &[&str]) -> Result<bool> {
     let green = succeeded && tests.failed == 0 && !failed_runs;
     let green = green && missing.is_empty() && spared.is_empty();
     let verdict = if green { "passed" } else { "FAILED" };
+    print!("{failures}");
     println!("tests {verdict} in {:.0} s", start.elapsed().as_secs_f64());
     println!("{} passed, {} failed", tests.passed, tests.failed);
     Ok(green)
@@ -119,6 +121,7 @@ fn cargo_test(
     options: &Options,
     plan: &Plan,
     tests: &mut Tests,
+    failures: &mut Failures,
 ) -> Result<bool> {
     let mut command = cargo()?;
     command.args(arguments).arg("--no-fail-fast");
@@ -138,7 +141,9 @@ fn cargo_test(
     // Bytes: tests may print anything.
     while lines.read_until(b'\n', &mut line)? > 0 {
         out.write_all(&line)?;
-        tests.read(&String::from_utf8_lossy(&line));
+        let text = String::from_utf8_lossy(&line);
+        tests.read(&text);
+        failures.read(&text);
         line.clear();
     }
     Ok(cargo.wait()?.success())
