@@ -49,7 +49,8 @@ impl Harness for Pooled {
     }
 
     fn about(&self) -> String {
-        format!("{}; waiters poll", self.0.about())
+        let about = self.0.about();
+        format!("{}; waiters poll)", about.trim_end_matches(')'))
     }
 }
 
