@@ -18,12 +18,9 @@ use crate::permits::Permits;
 use crate::report::Report;
 use crate::suite::{Place, Suite};
 
-/// Cases at once. They mostly sleep, but each has connections of its own.
-const CASES: usize = 32;
-
-/// Cases at once where there are several suites, which then have more servers to share a machine
-/// with, and may be on combinations of them: several times the work for each call.
-const CASES_OF_SEVERAL: usize = 24;
+/// Cases at once. They mostly sleep, but each has connections of its own, and more of them keep a
+/// small machine from answering in time.
+const CASES: usize = 24;
 
 /// What waits meanwhile for a server of its own, of one suite.
 const WAITING: usize = 16;
@@ -160,8 +157,7 @@ impl Suites {
         };
         let (done, reports) = mpsc::channel();
         let turns = Arc::new(Permits::new(at_once));
-        let cases = if at_once > 1 { CASES_OF_SEVERAL } else { CASES };
-        let cases = Arc::new(Permits::new(cases));
+        let cases = Arc::new(Permits::new(CASES));
         let (mut trials, mut names) = (Vec::new(), Vec::new());
         for (name, make) in self.0 {
             trials.extend(make(Place {

@@ -176,7 +176,12 @@ impl Cx {
     /// The pause between two looks at what is to become so. Each is several requests of a
     /// combination, and many side by side would keep a machine from answering.
     pub(crate) async fn look_again(&self, least: Duration) {
-        let many = Duration::from_millis(if self.store.combined() { 75 } else { 0 });
+        let many = match (self.store.combined(), self.exact()) {
+            (false, _) => 0,
+            (true, true) => 25,
+            (true, false) => 75,
+        };
+        let many = Duration::from_millis(many);
         tokio::time::sleep(least.max(many)).await;
     }
 }

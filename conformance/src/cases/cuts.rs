@@ -25,6 +25,9 @@ cases! { "wire";
 /// connection, which costs some stores much. The ends of messages are tried in any case.
 const BUDGET: Duration = Duration::from_secs(5);
 
+/// No call takes longer, even if it has to connect first, on a machine that does much else.
+const NO_HANG: Duration = Duration::from_secs(15);
+
 /// Cuts the connection within a call, in both directions, and demands that what is done next puts
 /// everything right.
 async fn cut_anywhere(
@@ -99,7 +102,7 @@ async fn one_cut(
     let mut given_up = false;
     wire.until_quiet(QUIET).await?;
     cut();
-    match timeout(Duration::from_secs(5), call(cx, wire, verb, &claim)).await {
+    match timeout(NO_HANG, call(cx, wire, verb, &claim)).await {
         Ok(Ok(()) | Err(BackendError::Ambiguous(_))) => {}
         // Given up, which is definite: nobody asks again as this holder. What was granted ends with
         // its ttl, or here.
@@ -126,11 +129,14 @@ async fn one_cut(
 }
 
 /// What has to be so before a verb makes sense, by a client on a whole wire; and the claim for it.
-async fn prepare(cx: &Cx, verb: Verb, claim: Claim) -> Result<Claim, Failure> {
+async fn prepare(cx: &Cx, verb: Verb, mut claim: Claim) -> Result<Claim, Failure> {
     if verb == Verb::Acquire {
         return Ok(claim);
     }
-    let lease = cx.acquire(&cx.a, &claim).await?;
+    let answer = until_acquire_answered(cx, &cx.a, &mut claim).await?;
+    let Acquire::Acquired(lease) = answer else {
+        return Err(Failure::new(format!("a free key: {answer:?}")));
+    };
     // The token tells whether a renewal has arrived.
     let floor = if verb == Verb::Renew { lease.token + 1 } else { 0 };
     Ok(claim.with_min_token(floor))
@@ -140,7 +146,7 @@ async fn prepare(cx: &Cx, verb: Verb, claim: Claim) -> Result<Claim, Failure> {
 async fn nothing_happened(cx: &Cx, verb: Verb, claim: &Claim) -> Result<bool, Failure> {
     // What was sent in spite of it has arrived by then.
     tokio::time::sleep(Duration::from_millis(10)).await;
-    let seen = cx.b.inspect(&claim.key).await?;
+    let seen = until_answered(cx, || cx.b.inspect(&claim.key)).await?;
     // A combination may have renewed in some of its stores, which counts for nothing.
     let raised = |token| token >= claim.min_token && !cx.store.combined();
     Ok(match verb {
