@@ -25,9 +25,6 @@ cases! { "wire";
 /// connection, which costs some stores much. The ends of messages are tried in any case.
 const BUDGET: Duration = Duration::from_secs(5);
 
-/// No call takes longer, even if it has to connect first, on a machine that does much else.
-const NO_HANG: Duration = Duration::from_secs(15);
-
 /// Cuts the connection within a call, in both directions, and demands that what is done next puts
 /// everything right.
 async fn cut_anywhere(
@@ -67,7 +64,7 @@ async fn cut_anywhere(
         }
         // Every cut costs a combination a connection to each of its stores, and those were cut
         // alone.
-        let budget = if cx.store.combined() { BUDGET / 20 } else { BUDGET };
+        let budget = if cx.store.combined() { BUDGET / 5 } else { BUDGET };
         let (first, more) = (std::mem::take(&mut plan.first), std::mem::take(&mut plan.more));
         let (all, end) = (first.len() + more.len(), Instant::now() + budget);
         let within = more.into_iter().take_while(|_| Instant::now() < end);
@@ -102,7 +99,7 @@ async fn one_cut(
     let mut given_up = false;
     wire.until_quiet(QUIET).await?;
     cut();
-    match timeout(NO_HANG, call(cx, wire, verb, &claim)).await {
+    match timeout(Duration::from_secs(5), call(cx, wire, verb, &claim)).await {
         Ok(Ok(()) | Err(BackendError::Ambiguous(_))) => {}
         // Given up, which is definite: nobody asks again as this holder. What was granted ends with
         // its ttl, or here.
@@ -129,14 +126,11 @@ async fn one_cut(
 }
 
 /// What has to be so before a verb makes sense, by a client on a whole wire; and the claim for it.
-async fn prepare(cx: &Cx, verb: Verb, mut claim: Claim) -> Result<Claim, Failure> {
+async fn prepare(cx: &Cx, verb: Verb, claim: Claim) -> Result<Claim, Failure> {
     if verb == Verb::Acquire {
         return Ok(claim);
     }
-    let answer = until_acquire_answered(cx, &cx.a, &mut claim).await?;
-    let Acquire::Acquired(lease) = answer else {
-        return Err(Failure::new(format!("a free key: {answer:?}")));
-    };
+    let lease = cx.acquire(&cx.a, &claim).await?;
     // The token tells whether a renewal has arrived.
     let floor = if verb == Verb::Renew { lease.token + 1 } else { 0 };
     Ok(claim.with_min_token(floor))
@@ -146,7 +140,7 @@ async fn prepare(cx: &Cx, verb: Verb, mut claim: Claim) -> Result<Claim, Failure
 async fn nothing_happened(cx: &Cx, verb: Verb, claim: &Claim) -> Result<bool, Failure> {
     // What was sent in spite of it has arrived by then.
     tokio::time::sleep(Duration::from_millis(10)).await;
-    let seen = until_answered(cx, || cx.b.inspect(&claim.key)).await?;
+    let seen = cx.b.inspect(&claim.key).await?;
     // A combination may have renewed in some of its stores, which counts for nothing.
     let raised = |token| token >= claim.min_token && !cx.store.combined();
     Ok(match verb {

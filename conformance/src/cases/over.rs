@@ -163,7 +163,7 @@ pub(super) async fn until_released(
 /// rest does behind it.
 pub(super) async fn nothing_left(cx: &Cx, key: &LockKey) -> Outcome {
     let end = Instant::now() + cx.slack();
-    let mut left = until_answered(cx, || cx.b.inspect(key)).await?;
+    let mut left = cx.b.inspect(key).await?;
     while cx.store.combined() && left.is_some() && Instant::now() < end {
         tokio::time::sleep(Duration::from_millis(5)).await;
         left = cx.b.inspect(key).await?;
