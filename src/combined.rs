@@ -99,6 +99,13 @@ pub(crate) async fn switchover(query: &str) -> Result<Switchover, Error> {
     let given = Given::parse(query)?;
     let (old, new) = tokio::join!(part(&given.old), part(&given.new));
     let mut builder = Switchover::builder(old?, new?, given.phase);
+    builder = builder.settings(format!("{} to {}", shown(&given.old), shown(&given.new)));
+    if given.gone {
+        builder = builder.gone();
+    }
+    if given.alone {
+        builder = builder.assume_alone();
+    }
     if let Some(floor) = given.floor {
         builder = builder.floor(floor);
     }
@@ -119,6 +126,10 @@ struct Given {
     floor: Option<u64>,
     max_ttl: Option<Duration>,
     label: Option<String>,
+    /// The other store is gone.
+    gone: bool,
+    /// No process without a switch runs.
+    alone: bool,
 }
 
 impl Given {
@@ -126,6 +137,7 @@ impl Given {
     fn parse(query: &str) -> Result<Self, InvalidInput> {
         let (mut old, mut new, mut phase) = (None, None, None);
         let (mut floor, mut max_ttl, mut label) = (None, None, None);
+        let (mut gone, mut alone) = (None, None);
         for pair in query.split('&') {
             let (name, value) = pair.split_once('=').ok_or_else(|| {
                 wrong("each of its parameters is a name and a value, with `=` between them")
@@ -141,11 +153,13 @@ impl Given {
                 }
                 "floor" => floor.replace(number()?).is_some(),
                 "label" => label.replace(value).is_some(),
+                "gone" if value == "yes" => gone.replace(()).is_some(),
+                "assume" if value == "alone" => alone.replace(()).is_some(),
                 "max_ttl_seconds" => max_ttl.replace(Duration::from_secs(number()?)).is_some(),
                 _ => {
                     return Err(wrong(
-                        "its parameters are old, new, phase, floor, label and max_ttl_seconds: an \
-                         `&` in a URL needs a percent-escape",
+                        "its parameters are old, new, phase, floor, label, max_ttl_seconds, \
+                         gone=yes and assume=alone: an `&` in a URL needs a percent-escape",
                     ));
                 }
             };
@@ -156,8 +170,16 @@ impl Given {
         let (Some(old), Some(new), Some(phase)) = (old, new, phase) else {
             return Err(wrong("old, new and phase are needed"));
         };
-        Ok(Self { old, new, phase, floor, max_ttl, label })
+        let (gone, alone) = (gone.is_some(), alone.is_some());
+        Ok(Self { old, new, phase, floor, max_ttl, label, gone, alone })
     }
+}
+
+/// What names the store in a URL, without the user and all that may be secret.
+fn shown(url: &str) -> String {
+    let (scheme, rest) = url.split_once(':').unwrap_or(("", url));
+    let rest = rest.split(['?', '#']).next().unwrap_or_default();
+    format!("{scheme}:{}", rest.rsplit_once('@').map_or(rest, |(_, host)| host))
 }
 
 fn wrong(what: &str) -> InvalidInput {
@@ -232,12 +254,20 @@ mod tests {
     #[test]
     fn switches_are_read() {
         let query = "old=redis%3A%2F%2Fh%3Fa%26b&new=memory://n&phase=both&floor=7&\
-                     max_ttl_seconds=5&label=web%201";
+                     max_ttl_seconds=5&label=web%201&gone=yes&assume=alone";
         let given = Given::parse(query).expect("valid");
         assert_eq!((given.old.as_str(), given.new.as_str()), ("redis://h?a&b", "memory://n"));
         assert_eq!((given.phase, given.floor), (Phase::Both, Some(7)));
         assert_eq!(given.max_ttl, Some(Duration::from_secs(5)));
         assert_eq!(given.label.as_deref(), Some("web 1"));
+        assert!(given.gone && given.alone);
+        for (url, name) in [
+            ("redis://me:secret@h:1/2?password=secret", "redis:h:1/2"),
+            ("postgres://h/d", "postgres://h/d"),
+            ("memory:", "memory:"),
+        ] {
+            assert_eq!(shown(url), name);
+        }
         for wrong in [
             "",
             "old=a&new=b",
@@ -245,6 +275,8 @@ mod tests {
             "old=a&new=b&phase=secret",
             "old=a&new=b&phase=both&floor=secret",
             "old=a&new=b&phase=both&secret=1",
+            "old=a&new=b&phase=both&gone=secret",
+            "old=a&new=b&phase=both&gone=yes&gone=yes",
             "old=a&new=b&phase=both&secret",
             "old=a&old=secret&new=b&phase=both",
             "old=%secret&new=b&phase=both",
@@ -263,7 +295,7 @@ mod tests {
         let switch = crate::switchover(&url("both")).await?;
         let both = crate::LockManager::new(switch.clone());
         let _held = both.lock("k")?.acquire().await?;
-        assert_eq!(switch.status().await?.held().len(), 1);
+        assert_eq!(switch.status().await?.held().count(), 1);
         let new = crate::connect(&url("new")).await?;
         assert!(new.lock("k")?.try_acquire().await?.is_none());
         let error = crate::connect(&url("old")).await.expect_err("somebody is in the new phase");

@@ -4,8 +4,8 @@ use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use lockcore::{
-    Acquire, BackendError, Claim, LeaseInfo, Limits, LockBackend, LockKey, Release, ReleaseSignal,
-    Renew, async_trait,
+    Acquire, BackendError, Claim, HandOver, LeaseInfo, Limits, LockBackend, LockKey, Release,
+    ReleaseSignal, Renew, async_trait,
 };
 use lockcore_postgres::PostgresBackend;
 
@@ -56,6 +56,31 @@ impl LockBackend for Late {
     async fn release(&self, claim: &Claim) -> Result<Release, BackendError> {
         self.limits().check(claim)?;
         self.ready().await?.release(claim).await
+    }
+
+    async fn renew_many(&self, claims: &[Claim]) -> Vec<Result<Renew, BackendError>> {
+        match self.ready().await {
+            Ok(store) => store.renew_many(claims).await,
+            // No lease stands without the table: each claim learns it by itself.
+            Err(_) => {
+                let mut answers = Vec::with_capacity(claims.len());
+                for claim in claims {
+                    answers.push(self.renew(claim).await);
+                }
+                answers
+            }
+        }
+    }
+
+    async fn hand_over(
+        &self,
+        from: &Claim,
+        to: &Claim,
+        over: bool,
+    ) -> Result<HandOver, BackendError> {
+        self.limits().check(from)?;
+        self.limits().check(to)?;
+        self.ready().await?.hand_over(from, to, over).await
     }
 
     async fn watch(&self, claim: &Claim) -> Result<ReleaseSignal, BackendError> {

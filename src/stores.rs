@@ -22,7 +22,7 @@ use crate::combined;
 /// | `rediss://`, `valkeys://` | the same over TLS | `redis` |
 /// | `unix://`, `redis+unix://`, `valkey+unix://` | the same over a Unix socket | `redis` |
 /// | `quorum+redis://H1,H2,H3/0` | a [`Quorum`](crate::Quorum) of independent stores, one per host; also with the other schemes that have hosts; `max_ttl_seconds=60` may follow a `?` | that of the scheme |
-/// | `switchover:?old=URL&new=URL&phase=both` | a [`Switchover`] from one store to another, the URLs percent-escaped; `floor`, `label` and `max_ttl_seconds` may follow | those of the URLs |
+/// | `switchover:?old=URL&new=URL&phase=both` | a [`Switchover`] from one store to another, the URLs percent-escaped; `floor`, `label`, `max_ttl_seconds`, `gone=yes` and `assume=alone` may follow | those of the URLs |
 ///
 /// For other settings, build the manager: `LockManager::builder(backend(url).await?)`.
 ///

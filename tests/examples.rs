@@ -37,8 +37,10 @@ fn counter_loses_nothing_under_the_lock() {
     assert_eq!(report["workers"], 500);
     assert_eq!(report["final"], 500);
     assert_eq!(report["lost"], 0);
-    // One acquire and one release per worker: the queue of the process spares the store the rest.
-    assert_eq!(report["backend_calls"], 1000);
+    // One acquire, a hand-over from each worker to the next, and one release. A worker that asks
+    // when nobody has the lock costs an acquire of its own, and the one before it a release.
+    let calls = report["backend_calls"].as_u64().expect("a number");
+    assert!((501..=1_000).contains(&calls), "{calls}");
     let (first, last) = (&report["first_token"], &report["last_token"]);
     assert!(last.as_u64() >= first.as_u64().map(|first| first + 499));
     let names: Vec<_> = report.as_object().expect("an object").keys().collect();
@@ -133,11 +135,12 @@ fn switchover_says_what_is_safe() {
     assert!(output.status.success(), "{}", stderr(&output));
     for said in [
         "Before the step to `both`:\nphase old: 3 processes",
-        "phase new cannot be entered: 3 in the way",
-        "phase `new` must not run while processes are in phase `old`: process ",
-        "Before the step to `new`:\nphase old: 0 processes\nphase both: 3 processes",
-        "phase old can be entered\nphase new can be entered",
-        "Arrived:\nphase old: 0 processes\nphase both: 0 processes\nphase new: 3 processes",
+        "phase new cannot be entered: phase old stands, for ",
+        "phase `new` must not run while phase `old` stands, for ",
+        "Before the step to `new`:\nphase old: 0 processes\nphase both: 3 processes, stands for ",
+        "phase old can be entered\nphase both can be entered\nphase new can be entered",
+        "Arrived:\nphase old: 0 processes\nphase both: 0 processes",
+        "\nphase new: 3 processes, stands for ",
         "\noverlaps              0\n",
     ] {
         assert!(stdout(&output).contains(said), "{said:?} in {}", stdout(&output));
@@ -150,6 +153,8 @@ fn switchover_refuses_what_it_cannot_do() {
     for (args, why) in [
         (&["--old", redis][..], "name both stores"),
         (&["--status"], "name both stores"),
+        (&["--expect", "both"], "--expect is PHASE=N"),
+        (&["--before", "soon"], "a phase is `old`, `both` or `new`"),
         (&["--old", redis, "--new", "memory://new"], "a memory store is in one process"),
         (&["--processes", "1"], "--processes takes a number"),
         (&["--stay", "0"], "--stay takes a number"),

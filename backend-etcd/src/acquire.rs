@@ -1,58 +1,88 @@
-//! Acquire: a lease of etcd's, and one transaction that puts the key on it.
+//! Acquire: one transaction that takes the key, or a place in its line.
 
-use etcd_client::{Compare, CompareOp, PutOptions, Txn, TxnOp};
-use lockcore::{Acquire, BackendError, Claim, Contention, Lease};
+use std::time::Duration;
 
-use crate::backend::{EtcdBackend, seconds, ttl};
-use crate::book::{self, Page, Reached};
-use crate::error::{self, Trouble};
-use crate::keys;
-use crate::memory::{Memory, State};
-use crate::record::{Held, Life, Record};
+use lockcore::{Acquire, BackendError, Claim, Contention};
 
-/// How often the base may have moved during one call. Each time another's acquire or raise
-/// worked, so a store that is alive lets everyone through long before.
-pub(crate) const ROUNDS: usize = 100;
+use crate::backend::{EtcdBackend, ROUNDS};
+use crate::error;
+use crate::grant::{Bid, Outcome, Way, ended};
+use crate::line::{ROOM, Sight, Verdict};
+use crate::moment::Moment;
+use crate::places::Place;
+use crate::record::{Held, ttl};
+use crate::trouble::Trouble;
 
-/// What came of an attempt.
-enum Attempt {
-    Taken(Lease),
-    Mine(Held, Memory),
-    Others,
-    Foreign,
+/// What a round of an acquire came to.
+enum Round {
+    Done(Acquire),
+    /// What stands is known.
+    Seen(Sight),
     /// What was known is out of date.
-    Moved,
-}
-
-/// The etcd lease that an acquire puts its key on.
-struct Ground {
-    id: i64,
-    seconds: u32,
-    /// A revision below the one that the key will be created in.
-    revision: u64,
-    /// Where it was granted, with what had been reached there before; not known where the lease
-    /// stood.
-    granted: Option<(State, Reached)>,
-}
-
-impl Ground {
-    /// Whether the store that granted the lease is not the one that wrote this memory, or has
-    /// gone back since: a backup was restored.
-    fn is_restored(&self, life: &Life) -> bool {
-        self.granted.as_ref().is_some_and(|(state, reached)| reached.is_restored(life, *state))
-    }
+    Again,
 }
 
 impl EtcdBackend {
     pub(crate) async fn take(&self, claim: &Claim) -> Result<Acquire, BackendError> {
+        let had_place = self.places.has(claim);
+        self.take_or_wait(claim).await.map_err(|error| match error {
+            // L7: it has one now, so no error may say that nothing has happened.
+            BackendError::Unavailable(_) if !had_place && self.places.has(claim) => {
+                error.into_ambiguous()
+            }
+            other => other,
+        })
+    }
+
+    async fn take_or_wait(&self, claim: &Claim) -> Result<Acquire, BackendError> {
+        let asked = Moment::now();
         let name = self.names.lease(&claim.key);
-        // Who waits for the key asks again and again. As long as its release is not signalled a
-        // look costs the store less than a lease.
-        if self.route.is_watched_in_vain(&name) && self.is_others(claim, &name).await? {
+        // Who watches the key asks again and again. As long as its release is not signalled a look
+        // costs the store less than a write that does nothing.
+        if claim.wait.is_none()
+            && !self.places.has(claim)
+            && self.route.is_watched_in_vain(&name)
+            && self.is_others(claim, &name).await?
+        {
             return Ok(Acquire::Contended(Contention::default()));
         }
-        let ground = self.ground(claim).await?;
-        self.take_on(claim, ground).await
+        // L2: this holder asks again, and an earlier attempt of its may have worked.
+        if self.leases.may_hold(claim)
+            && let Some(lease) = self.take_again(claim).await?
+        {
+            return Ok(Acquire::Acquired(lease));
+        }
+        let mut turn = self.route.was_told(claim.holder);
+        for _ in 0..ROUNDS {
+            let round = match self.places.of(claim) {
+                Some(place) if turn => self.take_turn(claim, &place, &asked).await?,
+                Some(place) => self.look_again(claim, &place).await?,
+                None => self.ask(claim, &asked).await?,
+            };
+            let mut sight = match round {
+                Round::Done(answer) => return Ok(answer),
+                Round::Seen(sight) => sight,
+                Round::Again => continue,
+            };
+            turn = false;
+            loop {
+                match self.judge(claim, &sight)? {
+                    Verdict::Mine => return self.is_mine(claim, &sight).await,
+                    Verdict::Turn => turn = true,
+                    Verdict::Free => {}
+                    Verdict::Wait => match self.wait(claim, sight).await? {
+                        Round::Done(answer) => return Ok(answer),
+                        Round::Seen(joined) => {
+                            sight = joined;
+                            continue;
+                        }
+                        Round::Again => {}
+                    },
+                }
+                break;
+            }
+        }
+        Err(error::unavailable("the key or its line changed during every one of 100 attempts"))
     }
 
     async fn is_others(&self, claim: &Claim, name: &str) -> Result<bool, BackendError> {
@@ -61,143 +91,121 @@ impl EtcdBackend {
         Ok(held.is_some_and(|held| held.record.holder != claim.holder))
     }
 
-    /// A lease of etcd's with all of its ttl before it.
-    async fn ground(&self, claim: &Claim) -> Result<Ground, BackendError> {
-        let seconds = seconds(claim.ttl);
-        let id = self.names.lease_id(claim.holder, seconds);
-        let reached = self.book.reached();
-        match self.route.grant(id, seconds).await {
-            Ok(grant) => Ok(Ground {
-                id,
-                seconds: grant.seconds,
-                revision: grant.revision,
-                granted: Some((
-                    State { cluster: grant.cluster, revision: Some(grant.revision) },
-                    reached,
-                )),
-            }),
-            // This holder asks again.
-            Err(trouble) if trouble.lease_exists() => match self.route.keep_alive(id).await {
-                Ok(true) => Ok(Ground { id, seconds, revision: 0, granted: None }),
-                Ok(false) => Err(ended()),
-                Err(trouble) => Err(trouble.of_command()),
-            },
-            Err(trouble) => Err(trouble.of_grant()),
+    /// The key is the holder's by an earlier request.
+    async fn is_mine(&self, claim: &Claim, sight: &Sight) -> Result<Acquire, BackendError> {
+        if sight.line.of(claim.holder).is_some() {
+            // W4: of a late copy.
+            self.leave(claim).await.map_err(Trouble::of_command)?;
         }
+        self.take_again(claim).await?.map(Acquire::Acquired).ok_or_else(ended)
     }
 
-    async fn take_on(&self, claim: &Claim, ground: Ground) -> Result<Acquire, BackendError> {
-        let shard = keys::shard(&claim.key);
-        for _ in 0..ROUNDS {
-            let Some(page) = self.book.page(shard) else {
-                self.look_up().await?;
-                continue;
-            };
-            if ground.is_restored(&page.life) {
-                self.book.found(&self.route, &self.names, Some(&page.life)).await?;
-                continue;
-            }
-            self.book.ask_age(&self.route, &page.life).await;
-            match self.attempt(claim, &ground, &page).await? {
-                Attempt::Taken(lease) => return Ok(Acquire::Acquired(lease)),
-                Attempt::Others => {
-                    // Now it is sure that this holder has nothing and is spent. After an error it
-                    // may ask again, and must find its lease.
-                    self.route.revoke_behind(ground.id);
-                    return Ok(Acquire::Contended(Contention::default()));
-                }
-                Attempt::Foreign => {
-                    self.route.revoke_behind(ground.id);
-                    return Err(error::foreign(&self.names.lease(&claim.key)));
-                }
-                Attempt::Moved => {}
-                Attempt::Mine(held, memory) => {
-                    // On this very lease it has all of its ttl: it was kept alive before we looked.
-                    let (held, memory) = if held.lease == ground.id {
-                        (held, memory)
-                    } else {
-                        self.keep(claim).await?.ok_or_else(ended)?
-                    };
-                    return Ok(Acquire::Acquired(held.granted(self.told(memory).await)));
-                }
-            }
+    /// A holder that has no place asks for the key.
+    async fn ask(&self, claim: &Claim, asked: &Moment) -> Result<Round, BackendError> {
+        // Who listens already expects to wait, and joins by the same request.
+        let joins = claim.wait.filter(|_| self.route.listens(claim.holder));
+        let hold = self.ready(claim, claim.ttl, asked).await?;
+        if let (None, Some(wait)) = (&hold, joins) {
+            return self.join(claim, wait).await.map(Round::Seen);
         }
-        Err(error::unavailable("others were faster, again and again"))
+        let join = match joins {
+            Some(wait) => Some(self.wait_lease(claim, wait).await?),
+            None => None,
+        };
+        let bid = Bid { claim, way: Way::Free, join };
+        self.bid(bid, hold, asked).await.map(Round::of)
     }
 
-    /// Reads the memory record, and writes one where there is none.
-    pub(crate) async fn look_up(&self) -> Result<(), BackendError> {
-        let found = self.route.get(self.names.memory(), None).await;
-        let found = found.map_err(Trouble::of_question)?;
-        match found.kvs().first() {
-            Some(found) => self.book.learn_life(&self.names, Some(found)).map(drop),
-            None => self.book.found(&self.route, &self.names, None).await,
-        }
-    }
-
-    async fn attempt(
+    /// A holder that is told, or has seen, that it is its turn.
+    async fn take_turn(
         &self,
         claim: &Claim,
-        ground: &Ground,
-        page: &Page,
-    ) -> Result<Attempt, BackendError> {
-        let name = self.names.lease(&claim.key);
-        // Before the transaction, which proves that the store is still in this life.
-        let memory = self.book.memory(&page.life);
-        let before = self.book.before();
-        let record = Record {
-            holder: claim.holder,
-            seconds: ground.seconds,
-            base: page.base(),
-            floor: claim.min_token,
-            label: claim.label.clone(),
-        };
-        let on = PutOptions::new().with_lease(ground.id);
-        let mut puts = vec![TxnOp::put(name.as_str(), record.write(), Some(on))];
-        let raise = page.raise(&self.names, claim.min_token, ground.revision);
-        let raise = raise.map(|(put, base)| {
-            puts.push(put);
-            base
-        });
-        let [life, raised] = page.compares(&self.names);
-        let [get_memory, get_raised] = page.questions(&self.names);
-        let free = Compare::create_revision(name.as_str(), CompareOp::Equal, 0);
-        let txn = Txn::new().when([free, life, raised]).and_then(puts).or_else([
-            TxnOp::get(name.as_str(), None),
-            get_memory,
-            get_raised,
-        ]);
-        let done = match self.route.txn(txn).await {
-            Ok(done) => done,
-            // Revoked meanwhile by a release, or expired: and a key on it went with it.
-            Err(trouble) if trouble.lease_not_found() => return Err(ended()),
-            Err(trouble) => return Err(trouble.of_command()),
-        };
-        if done.succeeded() {
-            if let Some(base) = raise {
-                self.book.note_raise(page.shard, Some(base));
-            }
-            let created = done.header().and_then(|header| u64::try_from(header.revision()).ok());
-            let created = created.ok_or_else(error::unexpected)?;
-            self.book.note_revision(&page.life, created);
-            let token = created.saturating_add(record.base).max(record.floor);
-            let lease = Lease::new(token, ttl(ground.seconds)).with_memory(Some(memory));
-            return Ok(Attempt::Taken(lease));
+        place: &Place,
+        asked: &Moment,
+    ) -> Result<Round, BackendError> {
+        let hold = self.ready(claim, claim.ttl, asked).await?;
+        let bid = Bid { claim, way: Way::Turn(place.created), join: None };
+        self.bid(bid, hold, asked).await.map(Round::of)
+    }
+
+    /// A holder that waits looks whether it is its turn: nothing is written for who is not.
+    async fn look_again(&self, claim: &Claim, place: &Place) -> Result<Round, BackendError> {
+        // W2: before it looks, so that what it sees stands for that long.
+        if let Some(wait) = claim.wait
+            && !self.keep_place(claim, place, wait).await?
+        {
+            return Ok(Round::Again);
         }
-        let [held, life, raised] = book::found(&done)?;
-        let life = self.book.learn(&self.names, page, life.as_ref(), raised.as_ref())?;
-        let Some(held) = held else { return Ok(Attempt::Moved) };
-        Ok(match Held::read(&held) {
-            Some(held) if held.record.holder == claim.holder => {
-                Attempt::Mine(held, before.judge(life, State::of(done.header())?))
+        self.survey(claim).await.map(Round::Seen)
+    }
+
+    /// It is not the holder's turn.
+    async fn wait(&self, claim: &Claim, sight: Sight) -> Result<Round, BackendError> {
+        let ahead = sight.line.ahead(claim.holder);
+        let Some(wait) = claim.wait else {
+            if ahead.is_some() {
+                // W7: who does not wait leaves nothing.
+                self.leave(claim).await.map_err(Trouble::of_command)?;
             }
-            Some(_) => Attempt::Others,
-            None => Attempt::Foreign,
-        })
+            let contention = Contention::new(retry_after(&sight));
+            return Ok(Round::Done(Acquire::Contended(contention)));
+        };
+        let Some(place) = self.places.of(claim).filter(|_| ahead.is_some()) else {
+            if sight.line.len() < ROOM {
+                return self.join(claim, wait).await.map(Round::Seen);
+            }
+            // W11: a full line still answers.
+            let contention = Contention::new(retry_after(&sight));
+            return Ok(Round::Done(Acquire::Contended(contention)));
+        };
+        let asked_before = self.places.asked(claim);
+        if asked_before == 0 && ahead.is_some_and(|ahead| ahead as usize >= ROOM) {
+            // Many joined at once.
+            self.leave(claim).await.map_err(Trouble::of_command)?;
+            let contention = Contention::new(retry_after(&sight));
+            return Ok(Round::Done(Acquire::Contended(contention)));
+        }
+        if !place.lasts(wait) && !self.keep_place(claim, &place, wait).await? {
+            return Ok(Round::Again);
+        }
+        // The first asks again when the lease may have ended, since nobody tells it then.
+        let mut after = retry_after(&sight);
+        if ahead == Some(0) && asked_before > 0 {
+            after = self.left(claim, &sight, wait).await.or(after);
+        }
+        Ok(Round::Done(Acquire::Contended(Contention::new(after).with_ahead(ahead))))
+    }
+
+    /// What is left of the lease that stands. It is asked for only where it may be less than the
+    /// holder waits anyway: nothing shortens a lease, and its release is told.
+    async fn left(&self, claim: &Claim, sight: &Sight, wait: Duration) -> Option<Duration> {
+        let lease = sight.held.as_ref().and_then(Held::read)?.lease;
+        let known = self.places.busy(claim, lease);
+        if known.is_some_and(|left| left > wait) {
+            return known;
+        }
+        let told = self.route.time_to_live(lease).await.ok()?;
+        // What is left is cut to seconds.
+        let left = told.ttl().min(told.granted_ttl()).saturating_add(1);
+        let left = Duration::from_secs(left.try_into().unwrap_or(0));
+        self.places.saw_busy(claim, lease, left.saturating_sub(Duration::from_secs(1)));
+        Some(left)
     }
 }
 
-/// The holder's lease has ended during its acquire, and its key with it.
-fn ended() -> BackendError {
-    error::unavailable("the lease ended while the key was asked for")
+impl Round {
+    fn of(outcome: Outcome) -> Self {
+        match outcome {
+            Outcome::Won(lease) => Self::Done(Acquire::Acquired(lease)),
+            Outcome::Lost(sight) => Self::Seen(sight),
+        }
+    }
+}
+
+/// When asking again is worth it at the latest: what stands may just have begun.
+pub(crate) fn retry_after(sight: &Sight) -> Option<Duration> {
+    if let Some(found) = &sight.held {
+        return Held::read(found).map(|held| ttl(held.record.seconds));
+    }
+    sight.line.first().map(crate::spot::Spot::wait)
 }

@@ -4,22 +4,30 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use etcd_client::Client;
+use etcd_client::KeyValue;
 use lockcore::{
-    Acquire, BackendError, Claim, LeaseInfo, Limits, LockBackend, LockKey, Release, ReleaseSignal,
-    Renew, async_trait,
+    Acquire, BackendError, Claim, HandOver, HolderId, LeaseInfo, Limits, LockBackend, LockKey,
+    Release, ReleaseSignal, Renew, async_trait,
 };
 
 use crate::book::Book;
-use crate::builder::EtcdBackendBuilder;
+use crate::error;
 use crate::keys::Names;
+use crate::leases::Leases;
+use crate::places::Places;
+use crate::record::Held;
 use crate::route::Route;
 
 /// No etcd grants less, whatever is asked for.
 const MIN_TTL: Duration = Duration::from_secs(2);
 const MAX_TTL: Duration = Duration::from_secs(24 * 60 * 60);
-/// etcd looks for what has expired every half second, and ends it by way of its log.
-const EXPIRY_LAG: Duration = Duration::from_secs(1);
+/// etcd looks for what has expired every half second, and ends it by way of its log. A lease of
+/// etcd's also lives for up to a second longer than the lease that is told: see `leases.rs`.
+const EXPIRY_LAG: Duration = Duration::from_secs(2);
+/// The longest place in a line.
+const MAX_WAIT: Duration = Duration::from_secs(60);
+/// More requests at once make etcd refuse some, and slow all of them (U8).
+const IN_FLIGHT: usize = 128;
 
 /// Locks in etcd.
 ///
@@ -38,44 +46,40 @@ pub struct EtcdBackend {
     pub(crate) route: Route,
     pub(crate) names: Names,
     pub(crate) book: Arc<Book>,
+    pub(crate) leases: Arc<Leases>,
+    pub(crate) places: Arc<Places>,
+    /// Whose mailbox the turns of this backend's holders are told to.
+    pub(crate) channel: Arc<str>,
 }
+
+/// How often what was known may have changed during one call. Each time another's acquire or raise
+/// worked, so a store that is alive lets everyone through long before.
+pub(crate) const ROUNDS: usize = 100;
 
 impl EtcdBackend {
-    /// Connects to the cluster at a URL, with the defaults of the [builder](Self::builder).
-    ///
-    /// # Errors
-    ///
-    /// [`BackendError::InvalidInput`] for a URL that cannot be used, [`BackendError::Unavailable`]
-    /// where no server answers, [`BackendError::Rejected`] where one refuses: a wrong password, a
-    /// certificate that is not trusted.
-    pub async fn connect(url: impl AsRef<str>) -> Result<Self, BackendError> {
-        Self::builder(url).connect().await
-    }
-
-    /// Settings for a connection to the cluster at a URL.
-    pub fn builder(url: impl AsRef<str>) -> EtcdBackendBuilder {
-        EtcdBackendBuilder::new(url)
-    }
-
-    /// Asks over a client of the caller's: see [`EtcdBackendBuilder::from_client`].
-    #[must_use]
-    pub fn from_client(client: Client) -> Self {
-        Self::new(Route::lent(client), Names::default(), Arc::default())
-    }
-
     pub(crate) fn new(route: Route, names: Names, book: Arc<Book>) -> Self {
-        Self { route, names, book }
+        let channel = HolderId::random().to_string().into();
+        Self { route, names, book, leases: Arc::default(), places: Arc::default(), channel }
     }
-}
 
-/// Whole seconds, rounded up: a lease never ends before what was claimed.
-pub(crate) fn seconds(ttl: Duration) -> u32 {
-    let seconds = ttl.as_nanos().div_ceil(1_000_000_000);
-    u32::try_from(seconds).unwrap_or(u32::MAX)
-}
+    /// What was found, if it is a lease of the claim's holder.
+    pub(crate) fn mine(
+        &self,
+        claim: &Claim,
+        found: Option<KeyValue>,
+    ) -> Result<Option<Held>, BackendError> {
+        let Some(found) = found else { return Ok(None) };
+        let held = Held::read(&found);
+        let held = held.ok_or_else(|| error::foreign(&self.names.lease(&claim.key)))?;
+        Ok(Some(held).filter(|held| held.record.holder == claim.holder))
+    }
 
-pub(crate) fn ttl(seconds: u32) -> Duration {
-    Duration::from_secs(seconds.into())
+    /// Revokes a lease that nobody needs any more, while the caller goes on.
+    pub(crate) fn revoke_behind(&self, id: i64) {
+        self.leases.revoking(id);
+        let leases = Arc::clone(&self.leases);
+        self.route.revoke_behind(id, move || leases.revoked(id));
+    }
 }
 
 impl fmt::Debug for EtcdBackend {
@@ -90,7 +94,10 @@ impl fmt::Debug for EtcdBackend {
 #[async_trait]
 impl LockBackend for EtcdBackend {
     fn limits(&self) -> Limits {
-        Limits::new(MIN_TTL, MAX_TTL).with_expiry_lag(EXPIRY_LAG)
+        Limits::new(MIN_TTL, MAX_TTL)
+            .with_expiry_lag(EXPIRY_LAG)
+            .with_line(MAX_WAIT)
+            .with_max_in_flight(IN_FLIGHT)
     }
 
     async fn acquire(&self, claim: &Claim) -> Result<Acquire, BackendError> {
@@ -103,13 +110,31 @@ impl LockBackend for EtcdBackend {
         self.extend(claim).await
     }
 
+    async fn renew_many(&self, claims: &[Claim]) -> Vec<Result<Renew, BackendError>> {
+        self.extend_many(claims).await
+    }
+
     async fn release(&self, claim: &Claim) -> Result<Release, BackendError> {
         self.limits().check(claim)?;
         self.give_back(claim).await
     }
 
+    async fn hand_over(
+        &self,
+        from: &Claim,
+        to: &Claim,
+        over: bool,
+    ) -> Result<HandOver, BackendError> {
+        self.limits().check(from)?;
+        self.limits().check(to)?;
+        self.pass_on(from, to, over).await
+    }
+
     async fn watch(&self, claim: &Claim) -> Result<ReleaseSignal, BackendError> {
         self.limits().check(claim)?;
+        if claim.wait.is_some() {
+            return self.route.watch_turn(self.names.mail(&self.channel), claim.holder).await;
+        }
         self.route.watch(self.names.lease(&claim.key)).await
     }
 
@@ -124,17 +149,5 @@ impl LockBackend for EtcdBackend {
         limit: usize,
     ) -> Result<Vec<LeaseInfo>, BackendError> {
         self.all(prefix, after, limit).await
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn fractions_of_a_second_are_rounded_up() {
-        assert_eq!(seconds(Duration::from_secs(2)), 2);
-        assert_eq!(seconds(Duration::from_nanos(2_000_000_001)), 3);
-        assert_eq!(seconds(MAX_TTL), 86_400);
     }
 }

@@ -6,22 +6,15 @@
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
-use etcd_client::{Compare, CompareOp, KeyValue, PutOptions, Txn, TxnOp};
-use lockcore::{BackendError, HolderId, StoreMemory};
+use etcd_client::{Compare, CompareOp, KeyValue, TxnOp};
+use lockcore::{BackendError, Incarnation};
 
-use crate::error::{self, Trouble};
+use crate::error;
 use crate::keys::Names;
-use crate::memory::{Before, State, young};
+use crate::memory::{Before, Reached, young};
 use crate::record::{Life, number};
-use crate::route::Route;
-
-/// As long as the longest ttl, and an hour: past it a memory is older than any lease.
-const YOUNG: u32 = 25 * 60 * 60;
-
-/// The year 2100, in microseconds since 1970: below the largest floor by twelve years.
-const LATEST: u64 = 4_102_444_800_000_000;
 
 #[derive(Debug, Default)]
 pub(crate) struct Book {
@@ -47,24 +40,10 @@ struct Age {
 }
 
 impl Age {
-    fn memory(&self) -> StoreMemory {
+    fn memory(&self) -> Incarnation {
         let since = self.at.elapsed();
         // Our clock may run faster than the store's, by less than one in a hundred.
-        StoreMemory::new(self.id, self.then + since.saturating_sub(since / 100))
-    }
-}
-
-/// The revisions that had been reached when a call began.
-#[derive(Clone, Debug)]
-pub(crate) struct Reached(HashMap<u128, u64>);
-
-impl Reached {
-    /// Whether a store that answers in this state is not the one that wrote this life, or has gone
-    /// back since in the same life, as a backup does that was restored with the identity of its
-    /// cluster.
-    pub(crate) fn is_restored(&self, life: &Life, state: State) -> bool {
-        let is_undone = |reached| state.revision.is_some_and(|revision| revision < reached);
-        state.cluster != life.cluster || self.0.get(&life.id).copied().is_some_and(is_undone)
+        Incarnation::new(self.id, self.then + since.saturating_sub(since / 100))
     }
 }
 
@@ -136,7 +115,7 @@ impl Book {
 
     /// What has been reached by now.
     pub(crate) fn reached(&self) -> Reached {
-        Reached(self.known().reached.clone())
+        Reached(self.known().reached.iter().map(|(id, reached)| (*id, *reached)).collect())
     }
 
     /// A transaction of this life has had this revision.
@@ -148,7 +127,7 @@ impl Book {
 
     /// How long the store has forgotten nothing, if it is still in that life: to be asked before
     /// the transaction that compares the life, and to be used after.
-    pub(crate) fn memory(&self, life: &Life) -> StoreMemory {
+    pub(crate) fn memory(&self, life: &Life) -> Incarnation {
         let age = self.known().age.filter(|age| age.id == life.id);
         age.map_or_else(|| young(life.id), |age| age.memory())
     }
@@ -198,68 +177,20 @@ impl Book {
         };
     }
 
-    /// Asks how old the memory is, once for each.
-    pub(crate) async fn ask_age(&self, route: &Route, life: &Life) {
-        if self.known().age.is_some_and(|age| age.id == life.id) {
-            return;
-        }
-        let then = match route.time_to_live(life.young_id()).await {
-            Ok(young) if young.ttl() < 0 => Duration::from_secs(YOUNG.into()),
-            // What is left is cut to seconds.
-            Ok(young) => {
-                let age = young.granted_ttl().saturating_sub(young.ttl()).saturating_sub(1);
-                Duration::from_secs(age.try_into().unwrap_or(0))
-            }
-            Err(trouble) => {
-                tracing::debug!(?trouble, "the store does not tell how old its memory is");
-                // The life was known before, so this much is sure in any case.
-                Duration::ZERO
-            }
-        };
+    /// How old a memory was at least at this moment, or a moment ago.
+    pub(crate) fn note_age(&self, life: &Life, then: Duration) {
         self.known().age = Some(Age { id: life.id, then, at: Instant::now() });
     }
 
-    /// Writes a memory record where there is none, or in place of one that a restored backup
-    /// brought back. Who else does so meanwhile may win.
-    pub(crate) async fn found(
-        &self,
-        route: &Route,
-        names: &Names,
-        old: Option<&Life>,
-    ) -> Result<(), BackendError> {
-        let id = HolderId::random().as_u128();
-        let base = old.map_or(0, |old| old.base).max(sane(micros())?);
-        let mut life = Life { cluster: 0, id, base };
-        let young = route.grant(life.young_id(), YOUNG).await;
-        life.cluster = young.map_err(Trouble::of_grant)?.cluster;
-        let name = names.memory();
-        let unchanged = match old {
-            Some(old) => Compare::value(name.as_str(), CompareOp::Equal, old.write()),
-            None => Compare::create_revision(name.as_str(), CompareOp::Equal, 0),
-        };
-        let txn = Txn::new()
-            .when([unchanged])
-            .and_then([TxnOp::put(name.as_str(), life.write(), None::<PutOptions>)])
-            .or_else([TxnOp::get(name.as_str(), None)]);
-        let done = route.txn(txn).await.map_err(Trouble::of_command)?;
-        if done.succeeded() {
-            match old {
-                Some(old) => tracing::warn!(
-                    was = %format_args!("{:016x}", old.cluster),
-                    is = %format_args!("{:016x}", life.cluster),
-                    "this etcd cluster holds a restored backup: leases granted since that backup are \
-                     forgotten, and tokens go on from this machine's clock"
-                ),
-                None => tracing::info!(base, "the first use of this store, or since it was wiped"),
-            }
-            let mut known = self.known();
-            known.turn_to(Some(life));
-            known.age = Some(Age { id, then: Duration::ZERO, at: Instant::now() });
-            return Ok(());
-        }
-        route.revoke_behind(life.young_id());
-        let [found] = found(&done)?;
-        self.learn_life(names, found.as_ref()).map(drop)
+    pub(crate) fn knows_age(&self, life: &Life) -> bool {
+        self.known().age.is_some_and(|age| age.id == life.id)
+    }
+
+    /// A new life was begun just now.
+    pub(crate) fn begin(&self, life: Life) {
+        let mut known = self.known();
+        known.age = Some(Age { id: life.id, then: Duration::ZERO, at: Instant::now() });
+        known.turn_to(Some(life));
     }
 }
 
@@ -296,27 +227,10 @@ pub(crate) fn found<const N: usize>(
     Ok(all)
 }
 
-/// This machine's clock, in microseconds since 1970.
-fn micros() -> u64 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(now.as_micros()).unwrap_or(0)
-}
-
-/// A base from a clock that is far ahead would put every token of the store, for ever, above what
-/// floors and doubles can express.
-fn sane(clock: u64) -> Result<u64, BackendError> {
-    if clock < LATEST {
-        return Ok(clock);
-    }
-    Err(BackendError::rejected(error::Failure::new(
-        "this machine's clock is past the year 2100, and tokens would be counted from it: set it \
-         right",
-    )))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::memory::State;
 
     fn life(id: u128) -> Life {
         Life { cluster: 1, id, base: 1000 }
@@ -335,19 +249,6 @@ mod tests {
         // A raise from before a new life does not count below that life's base.
         let page = Page { life: Life { base: 5000, ..life(2) }, ..page };
         assert_eq!(page.base(), 5000);
-    }
-
-    #[test]
-    fn a_clock_far_ahead_begins_no_memory() {
-        let (now, last) = (micros(), LATEST - 1);
-        assert_eq!(sane(now).expect("sane"), now);
-        assert_eq!(sane(last).expect("sane"), last);
-        const { assert!(LATEST < lockcore::MAX_TOKEN) };
-        for ahead in [LATEST, lockcore::MAX_TOKEN, u64::MAX] {
-            let error = sane(ahead).expect_err("far ahead");
-            assert!(matches!(error, BackendError::Rejected(_)), "{error:?}");
-            assert!(error.to_string().contains("clock"), "{error}");
-        }
     }
 
     #[test]

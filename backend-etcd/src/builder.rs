@@ -50,6 +50,30 @@ enum Servers {
     Client(Box<Client>),
 }
 
+impl EtcdBackend {
+    /// Connects to the cluster at a URL, with the defaults of the [builder](Self::builder).
+    ///
+    /// # Errors
+    ///
+    /// [`BackendError::InvalidInput`] for a URL that cannot be used, [`BackendError::Unavailable`]
+    /// where no server answers, [`BackendError::Rejected`] where one refuses: a wrong password, a
+    /// certificate that is not trusted.
+    pub async fn connect(url: impl AsRef<str>) -> Result<Self, BackendError> {
+        Self::builder(url).connect().await
+    }
+
+    /// Settings for a connection to the cluster at a URL.
+    pub fn builder(url: impl AsRef<str>) -> EtcdBackendBuilder {
+        EtcdBackendBuilder::new(url)
+    }
+
+    /// Asks over a client of the caller's: see [`EtcdBackendBuilder::from_client`].
+    #[must_use]
+    pub fn from_client(client: Client) -> Self {
+        Self::new(Route::lent(client), Names::default(), Arc::default())
+    }
+}
+
 impl EtcdBackendBuilder {
     /// Settings for a connection to the cluster at a URL, which is checked when connecting.
     pub fn new(url: impl AsRef<str>) -> Self {

@@ -8,7 +8,9 @@ use etcd_client::{Client, ConnectOptions, Error, KeyValue};
 use lockcore_link::{Connection, Vigil};
 
 use crate::address::Endpoint;
+use crate::keep_alive::KeepAlives;
 use crate::keys::Names;
+use crate::mail::Mailbox;
 use crate::wake::Wakes;
 
 /// The server refuses connections that ask more often than every 5 seconds.
@@ -57,6 +59,8 @@ pub(crate) struct Connected {
     pub(crate) server: String,
     pub(crate) vigil: Vigil,
     pub(crate) wakes: Wakes,
+    pub(crate) mailbox: Mailbox,
+    pub(crate) keeps: KeepAlives,
     broken: AtomicBool,
 }
 
@@ -80,6 +84,8 @@ impl Connected {
             server: endpoint.to_string(),
             vigil,
             wakes: Wakes::default(),
+            mailbox: Mailbox::default(),
+            keeps: KeepAlives::default(),
             broken: AtomicBool::new(false),
         };
         Ok((connected, found.take_kvs().into_iter().next()))
@@ -96,6 +102,7 @@ impl Connection for Connected {
     fn retire(&self) {
         self.broken.store(true, Ordering::Relaxed);
         self.wakes.end();
+        self.mailbox.end();
     }
 }
 

@@ -8,8 +8,6 @@ use etcd_client::Error;
 use lockcore::BackendError;
 use tonic::{Code, ConnectError, Status};
 
-use crate::unconnected::Unconnected;
-
 /// A failure in words, with what to do about it; the driver's error is its source.
 #[derive(Clone, Debug)]
 pub(crate) struct Failure {
@@ -141,12 +139,15 @@ pub(crate) fn may_go_elsewhere(error: &Error) -> bool {
 /// What a status says that nothing on our side caused.
 fn answer(status: &Status) -> Meaning {
     let said = |text: &str| status.message().contains(text);
+    // S12: etcd 3.4 refuses so with the code Unknown, later versions with ResourceExhausted.
+    if said("etcdserver: too many requests") {
+        return moment("the server is overloaded");
+    }
     match status.code() {
         Code::Unavailable if said("no leader") || said("not supported for learner") => {
             Meaning::Unheard
         }
         Code::ResourceExhausted if said("database space exceeded") => Meaning::Full,
-        Code::ResourceExhausted if said("too many requests") => moment("the server is overloaded"),
         Code::InvalidArgument if said("revision of auth store is old") => {
             moment("users or roles changed meanwhile")
         }
@@ -175,81 +176,12 @@ fn answer(status: &Status) -> Meaning {
 /// Whether the server answered: then the connection is in order, whatever it answered.
 pub(crate) fn is_answer(error: &Error) -> bool {
     match error {
-        Error::GRpcStatus(status) if status.source().is_none() => !matches!(
-            status.code(),
-            // The driver makes these up too.
-            Code::Unknown | Code::Internal | Code::Cancelled
-        ),
+        Error::GRpcStatus(status) if status.source().is_none() => {
+            // The driver makes up these codes too, but not the server's words.
+            let made_up = matches!(status.code(), Code::Unknown | Code::Internal | Code::Cancelled);
+            !made_up || status.message().starts_with("etcdserver: ")
+        }
         _ => false,
-    }
-}
-
-/// Why a call has no result.
-#[derive(Debug)]
-pub(crate) enum Trouble {
-    /// There was no connection to send it on.
-    Unconnected(Unconnected),
-    Etcd(Error),
-}
-
-impl Trouble {
-    pub(crate) fn says(&self, code: Code, text: &str) -> bool {
-        match self {
-            Self::Etcd(Error::GRpcStatus(status)) => {
-                status.source().is_none()
-                    && status.code() == code
-                    && status.message().contains(text)
-            }
-            _ => false,
-        }
-    }
-
-    pub(crate) fn lease_exists(&self) -> bool {
-        self.says(Code::FailedPrecondition, "lease already exists")
-    }
-
-    pub(crate) fn lease_not_found(&self) -> bool {
-        self.says(Code::NotFound, "lease not found")
-    }
-
-    pub(crate) fn no_space(&self) -> bool {
-        self.says(Code::ResourceExhausted, "database space exceeded")
-    }
-
-    /// The error of a grant: a full store may have granted the lease, but no key is on it, and it
-    /// ends with its ttl.
-    pub(crate) fn of_grant(self) -> BackendError {
-        if self.no_space() { self.of_question() } else { self.of_command() }
-    }
-
-    /// The error of a request that may change something.
-    pub(crate) fn of_command(self) -> BackendError {
-        self.told(BackendError::ambiguous)
-    }
-
-    /// The error of a request that changes nothing even if it was heard.
-    pub(crate) fn of_question(self) -> BackendError {
-        self.told(BackendError::unavailable)
-    }
-
-    fn told(self, unknown: fn(Failure) -> BackendError) -> BackendError {
-        let error = match self {
-            Self::Unconnected(unconnected) => return unconnected.into(),
-            Self::Etcd(error) => error,
-        };
-        match meaning(&error) {
-            Meaning::Unheard => {
-                BackendError::unavailable(Failure::of("no server could be asked", error))
-            }
-            Meaning::Refused { now: true, text } => {
-                BackendError::unavailable(Failure::of(text, error))
-            }
-            Meaning::Refused { now: false, text } => {
-                BackendError::rejected(Failure::of(text, error))
-            }
-            Meaning::Full => unknown(Failure::of(FULL, error)),
-            Meaning::Unknown => unknown(Failure::of("no definite answer came", error)),
-        }
     }
 }
 
@@ -263,6 +195,15 @@ pub(crate) fn foreign(name: &str) -> BackendError {
     )))
 }
 
+/// Keep-alives were answered by a server that does not know of the latest leader (S11). The lease
+/// may have been kept alive or not.
+pub(crate) fn other_term() -> BackendError {
+    BackendError::ambiguous(Failure::new(
+        "the server that keeps the lease alive is behind its cluster: it answers in an earlier \
+         raft term",
+    ))
+}
+
 /// Nothing can have happened, and there is no error of the driver's to show.
 pub(crate) fn unavailable(text: &str) -> BackendError {
     BackendError::unavailable(Failure::new(text))
@@ -274,105 +215,4 @@ pub(crate) fn unexpected() -> BackendError {
         "the server's answer cannot be understood: is it etcd, without a proxy that rewrites \
          answers?",
     ))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn of(code: Code, text: &str) -> Trouble {
-        Trouble::Etcd(Error::GRpcStatus(Status::new(code, text)))
-    }
-
-    #[test]
-    fn a_doubt_is_ambiguous_for_a_command_and_unavailable_for_a_question() {
-        for (code, text) in [
-            (Code::Unavailable, "etcdserver: request timed out"),
-            (Code::Unavailable, "etcdserver: leader changed"),
-            (Code::Unavailable, "etcdserver: server stopped"),
-            (Code::Unavailable, "something new"),
-            (Code::ResourceExhausted, "etcdserver: mvcc: database space exceeded"),
-            (Code::FailedPrecondition, "etcdserver: not leader"),
-            (Code::FailedPrecondition, "something new"),
-            (Code::ResourceExhausted, "something new"),
-            (Code::Unknown, "something new"),
-            (Code::Internal, "something new"),
-            (Code::Cancelled, "something new"),
-            (Code::DeadlineExceeded, "something new"),
-            (Code::Aborted, "something new"),
-        ] {
-            let error = of(code, text).of_command();
-            assert!(matches!(error, BackendError::Ambiguous(_)), "{error:?}");
-            let error = of(code, text).of_question();
-            assert!(matches!(error, BackendError::Unavailable(_)), "{error:?}");
-        }
-    }
-
-    #[test]
-    fn refusals_of_the_moment_are_unavailable_and_others_rejected() {
-        for (code, text) in [
-            (Code::Unavailable, "etcdserver: no leader"),
-            (Code::Unavailable, "etcdserver: rpc not supported for learner"),
-            (Code::ResourceExhausted, "etcdserver: too many requests"),
-            (Code::InvalidArgument, "etcdserver: revision of auth store is old"),
-            (Code::NotFound, "etcdserver: requested lease not found"),
-        ] {
-            let error = of(code, text).of_command();
-            assert!(matches!(error, BackendError::Unavailable(_)), "{error:?}");
-        }
-        for (code, text) in [
-            (Code::PermissionDenied, "etcdserver: permission denied"),
-            (Code::Unauthenticated, "etcdserver: invalid auth token"),
-            (
-                Code::InvalidArgument,
-                "etcdserver: authentication failed, invalid user ID or password",
-            ),
-            (Code::InvalidArgument, "etcdserver: user name is empty"),
-            (Code::FailedPrecondition, "etcdserver: authentication is not enabled"),
-            (Code::Unimplemented, "unknown service etcdserverpb.Lease"),
-            (Code::OutOfRange, "etcdserver: too large lease TTL"),
-        ] {
-            let error = of(code, text).of_command();
-            assert!(matches!(error, BackendError::Rejected(_)), "{error:?}");
-        }
-    }
-
-    #[test]
-    fn a_lease_of_a_full_store_holds_nothing_and_its_writes_are_a_doubt() {
-        let full = || of(Code::ResourceExhausted, "etcdserver: mvcc: database space exceeded");
-        for (error, ambiguous) in [(full().of_command(), true), (full().of_grant(), false)] {
-            assert_eq!(matches!(error, BackendError::Ambiguous(_)), ambiguous, "{error:?}");
-            assert!(error.to_string().contains("the store is full"), "{error}");
-        }
-        let error = of(Code::Unknown, "something new").of_grant();
-        assert!(matches!(error, BackendError::Ambiguous(_)), "{error:?}");
-    }
-
-    #[test]
-    fn a_stale_login_is_worth_another_connection_and_a_wrong_one_is_not() {
-        for (text, worth) in [
-            ("etcdserver: invalid auth token", true),
-            ("etcdserver: revision of auth store is old", true),
-            ("etcdserver: no leader", true),
-            ("etcdserver: authentication failed, invalid user ID or password", false),
-            ("etcdserver: permission denied", false),
-            ("etcdserver: request timed out", false),
-        ] {
-            let error = Error::GRpcStatus(Status::new(Code::Unavailable, text));
-            assert_eq!(may_go_elsewhere(&error), worth, "{text}");
-        }
-    }
-
-    #[test]
-    fn what_the_driver_makes_up_is_no_answer() {
-        let mut status = Status::unavailable("tcp connect error");
-        status.set_source(Arc::new(ConnectError(Box::new(std::io::Error::other("refused")))));
-        let error = Error::GRpcStatus(status);
-        assert!(!is_answer(&error));
-        assert_eq!(meaning(&error), Meaning::Unheard);
-        assert_eq!(words(&error), "tcp connect error: refused");
-        let mut status = Status::unavailable("etcdserver: no leader");
-        status.set_source(Arc::new(std::io::Error::other("reset")));
-        assert_eq!(meaning(&Error::GRpcStatus(status)), Meaning::Unknown);
-    }
 }

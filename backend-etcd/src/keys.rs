@@ -12,13 +12,11 @@ const MAX_PREFIX: usize = 64;
 #[derive(Clone, Debug)]
 pub(crate) struct Names {
     prefix: String,
-    /// What tells the lease ids under this prefix from those under others.
-    salt: u64,
 }
 
 impl Default for Names {
     fn default() -> Self {
-        Self { prefix: DEFAULT_PREFIX.to_owned(), salt: 0 }
+        Self { prefix: DEFAULT_PREFIX.to_owned() }
     }
 }
 
@@ -32,8 +30,7 @@ impl Names {
                 "a prefix has 1 to {MAX_PREFIX} bytes of A-Z, a-z, 0-9, `_`, `.`, `:` and `-`"
             )));
         }
-        let salt = if prefix == DEFAULT_PREFIX { 0 } else { hash(prefix) };
-        Ok(Self { prefix: prefix.to_owned(), salt })
+        Ok(Self { prefix: prefix.to_owned() })
     }
 
     pub(crate) fn prefix(&self) -> &str {
@@ -56,19 +53,33 @@ impl Names {
         LockKey::new(name.strip_prefix(&self.leases(""))?).ok()
     }
 
+    /// What the names of all places in a key's line start with. Keys contain no NUL, so no other
+    /// key's places do.
+    pub(crate) fn line(&self, key: &LockKey) -> String {
+        format!("{}/line/{}\0", self.prefix, key.as_str())
+    }
+
+    /// The first name behind all places in a key's line.
+    pub(crate) fn line_end(&self, key: &LockKey) -> String {
+        format!("{}/line/{}\x01", self.prefix, key.as_str())
+    }
+
+    /// A holder's place in a key's line.
+    pub(crate) fn place(&self, key: &LockKey, holder: HolderId) -> String {
+        format!("{}{holder}", self.line(key))
+    }
+
+    /// Where a process is told whose turn it is.
+    pub(crate) fn mail(&self, channel: &str) -> String {
+        format!("{}/mail/{channel}", self.prefix)
+    }
+
     pub(crate) fn memory(&self) -> String {
         format!("{}/memory", self.prefix)
     }
 
     pub(crate) fn raised(&self, shard: u16) -> String {
         format!("{}/raised/{shard:04x}", self.prefix)
-    }
-
-    /// The id of the etcd lease of a holder for a ttl: a lease's ttl cannot be changed, so a longer
-    /// one is another lease. A holder may have leases under several prefixes of one cluster, and to
-    /// end one must not end the others. Part of the format.
-    pub(crate) fn lease_id(&self, holder: HolderId, seconds: u32) -> i64 {
-        fold(holder.as_u128(), self.salt ^ u64::from(seconds))
     }
 
     /// A name under which nothing is ever written.
@@ -91,14 +102,21 @@ fn hash(text: &str) -> u64 {
     })
 }
 
-/// The id of the etcd lease that tells a young memory by its time to live. Part of the format.
+/// The id of the etcd lease that tells a young memory by its time to live: the id's two halves
+/// xored, without the highest bit. Part of the format.
 pub(crate) fn young_id(memory: u128) -> i64 {
-    fold(memory, 0)
+    fold(memory)
 }
 
-fn fold(bits: u128, with: u64) -> i64 {
+/// The id of an etcd lease that nobody has used before. Each attempt of a holder has one of its
+/// own, so that what ends the lease of one attempt ends no other (S1).
+pub(crate) fn lease_id() -> i64 {
+    fold(HolderId::random().as_u128())
+}
+
+fn fold(bits: u128) -> i64 {
     let [high, low] = [(bits >> 64) as u64, bits as u64];
-    let id = (high ^ low ^ with) & (u64::MAX >> 1);
+    let id = (high ^ low) & (u64::MAX >> 1);
     // Zero asks the server to choose.
     i64::try_from(id).unwrap_or(i64::MAX).max(1)
 }
@@ -119,7 +137,9 @@ mod tests {
         for text in ["a", "a/b", "memory", "raised/0000", "/", "../memory", "é", "a\n"] {
             let name = names.lease(&key(text));
             assert_eq!(names.key_of_lease(name.as_bytes()), Some(key(text)));
-            for other in [names.memory(), names.raised(0), names.never()] {
+            let others = [names.line(&key(text)), names.mail("a")];
+            for other in [names.memory(), names.raised(0), names.never()].into_iter().chain(others)
+            {
                 assert_ne!(name, other);
                 assert_eq!(names.key_of_lease(other.as_bytes()), None);
             }
@@ -128,6 +148,20 @@ mod tests {
             assert_eq!(names.key_of_lease(foreign.as_bytes()), None, "{foreign:?}");
         }
         assert_eq!(names.key_of_lease(b"p/lease/\xff"), None);
+    }
+
+    #[test]
+    fn a_line_holds_the_places_of_its_key_alone() {
+        let names = Names::new("p").expect("valid");
+        let holder = HolderId::from_u128(7);
+        for text in ["a", "a/b", "a\x01", "a\x01b", "a!", "aa"] {
+            let (line, end) = (names.line(&key(text)), names.line_end(&key(text)));
+            for other in ["a", "a/b", "a\x01", "a\x01b", "a!", "aa"] {
+                let place = names.place(&key(other), holder);
+                let inside = (line.as_str()..end.as_str()).contains(&place.as_str());
+                assert_eq!(inside, text == other, "{text:?} {other:?}");
+            }
+        }
     }
 
     #[test]
@@ -146,30 +180,14 @@ mod tests {
         assert_eq!(shard(&key("orders/42")), 0x1163);
         assert_eq!(shard(&key("a")), 0x19a2);
         let holder: HolderId = "f3cd7dbea874462b87ca7be6be869ed3".parse().expect("valid");
-        let names = |prefix| Names::new(prefix).expect("valid");
-        for names in [Names::default(), names("leaselock")] {
-            assert_eq!(names.lease_id(holder, 30), 0x7407_0658_16f2_d8e6);
-            assert_eq!(names.lease_id(HolderId::from_u128(0), 0), 1);
-        }
-        assert_eq!(names("billing").lease_id(holder, 30), 0x3402_515a_835d_0aba);
         assert_eq!(young_id(holder.as_u128()), 0x7407_0658_16f2_d8f8);
     }
 
     #[test]
-    fn lease_ids_differ_by_holder_and_ttl_and_prefix() {
-        let mut ids = HashSet::new();
-        let prefixes =
-            ["leaselock", "a", "b", "aa"].map(|prefix| Names::new(prefix).expect("valid"));
-        for _ in 0..1000 {
-            let holder = HolderId::random();
-            for seconds in [2, 3, 30, 86_400] {
-                for names in &prefixes {
-                    let id = names.lease_id(holder, seconds);
-                    assert!(id > 0);
-                    assert!(ids.insert(id));
-                }
-            }
-        }
+    fn no_lease_id_comes_twice() {
+        let ids: HashSet<i64> = (0..10_000).map(|_| lease_id()).collect();
+        assert_eq!(ids.len(), 10_000);
+        assert!(ids.iter().all(|&id| id > 0));
     }
 
     #[test]

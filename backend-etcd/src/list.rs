@@ -7,9 +7,10 @@ use lockcore::{BackendError, LeaseInfo, LockKey};
 use tokio::task::JoinSet;
 
 use crate::backend::EtcdBackend;
-use crate::error::{self, Trouble};
+use crate::error;
 use crate::record::Held;
 use crate::route::Route;
+use crate::trouble::Trouble;
 
 /// Leases looked up in one page of a list.
 const PAGE: usize = 256;
@@ -110,7 +111,7 @@ async fn info(route: &Route, key: LockKey, held: Held) -> Result<Option<LeaseInf
     let left = told.ttl().min(told.granted_ttl());
     let left = Duration::from_secs(left.try_into().unwrap_or(0));
     let Held { record, token, .. } = held;
-    Ok(Some(LeaseInfo::new(key, record.holder, token, left, record.label)))
+    Ok(Some(LeaseInfo::new(key, record.holder, token, left, &*record.label)))
 }
 
 /// The first name greater than this one.

@@ -1,19 +1,33 @@
 //! How long the store has surely forgotten nothing, as a call finds it.
 
-use std::time::Duration;
+use std::sync::Arc;
 
-use lockcore::{BackendError, HolderId, StoreMemory};
+use lockcore::{BackendError, Incarnation};
 
-use crate::backend::EtcdBackend;
-use crate::book::Reached;
-use crate::error::{self, Trouble};
+use crate::error;
 use crate::record::Life;
+
+/// The revisions that had been reached when a call began, by life. There are few, and a lease
+/// keeps them: a map would take more memory than the lease does.
+#[derive(Clone, Debug)]
+pub(crate) struct Reached(pub(crate) Arc<[(u128, u64)]>);
+
+impl Reached {
+    /// Whether a store that answers in this state is not the one that wrote this life, or has gone
+    /// back since in the same life, as a backup does that was restored with the identity of its
+    /// cluster.
+    pub(crate) fn is_restored(&self, life: &Life, state: State) -> bool {
+        let is_undone = |reached| state.revision.is_some_and(|revision| revision < reached);
+        let known = self.0.iter().find(|(id, _)| *id == life.id);
+        state.cluster != life.cluster || known.is_some_and(|(_, reached)| is_undone(*reached))
+    }
+}
 
 /// What was known before a transaction was sent. What an answer then shows to be so still was so
 /// all the time.
 #[derive(Debug)]
 pub(crate) struct Before {
-    pub(crate) known: Option<(Life, StoreMemory)>,
+    pub(crate) known: Option<(Life, Incarnation)>,
     pub(crate) reached: Reached,
 }
 
@@ -36,7 +50,7 @@ impl State {
 /// What a transaction showed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Memory {
-    Of(StoreMemory),
+    Of(Incarnation),
     /// There is no record of it, or one that a restored backup has brought back.
     Lost(Option<Life>),
 }
@@ -56,12 +70,12 @@ impl Before {
 }
 
 /// A memory of which nothing else is known.
-pub(crate) fn young(id: u128) -> StoreMemory {
-    StoreMemory::new(id, Duration::ZERO)
+pub(crate) fn young(id: u128) -> Incarnation {
+    Incarnation::new(id, std::time::Duration::ZERO)
 }
 
 /// What was known of one life, seen from that which a later transaction met.
-pub(crate) fn seen_from(memory: StoreMemory, life: Option<&Life>) -> StoreMemory {
+pub(crate) fn seen_from(memory: Incarnation, life: Option<&Life>) -> Incarnation {
     match life {
         Some(life) if life.id == memory.id => memory,
         Some(life) => young(life.id),
@@ -69,39 +83,10 @@ pub(crate) fn seen_from(memory: StoreMemory, life: Option<&Life>) -> StoreMemory
     }
 }
 
-impl EtcdBackend {
-    /// Learns which life the store is in and how old that is, where this process has not asked
-    /// yet. Writes nothing.
-    pub(crate) async fn get_to_know(&self) -> Result<(), BackendError> {
-        let mut life = self.book.life();
-        if life.is_none() {
-            let found = self.route.get(self.names.memory(), None).await;
-            let found = found.map_err(Trouble::of_question)?;
-            life = self.book.learn_life(&self.names, found.kvs().first())?;
-        }
-        if let Some(life) = life {
-            self.book.ask_age(&self.route, &life).await;
-        }
-        Ok(())
-    }
-
-    /// The memory to tell with a lease that stands, whatever comes of this.
-    pub(crate) async fn told(&self, memory: Memory) -> StoreMemory {
-        let old = match memory {
-            Memory::Of(memory) => return memory,
-            Memory::Lost(old) => old,
-        };
-        if let Err(error) = self.book.found(&self.route, &self.names, old.as_ref()).await {
-            tracing::debug!(%error, "the store does not take a new memory record");
-        }
-        let life = self.book.life().or(old);
-        // An id of nobody's: all that is known is that nothing is.
-        young(life.map_or_else(|| HolderId::random().as_u128(), |life| life.id))
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::book::Book;
 
@@ -117,13 +102,13 @@ mod tests {
     fn before() -> Before {
         let book = Book::default();
         book.note_revision(&life(1), 70);
-        let memory = StoreMemory::new(1, Duration::from_secs(3600));
+        let memory = Incarnation::new(1, Duration::from_secs(3600));
         Before { known: Some((life(1), memory)), reached: book.reached() }
     }
 
     #[test]
     fn only_the_life_that_was_known_is_as_old_as_it_was() {
-        let hour = StoreMemory::new(1, Duration::from_secs(3600));
+        let hour = Incarnation::new(1, Duration::from_secs(3600));
         assert_eq!(before().judge(Some(life(1)), at(70)), Memory::Of(hour));
         assert_eq!(before().judge(Some(life(2)), at(3)), Memory::Of(young(2)));
         assert_eq!(before().judge(None, at(71)), Memory::Lost(None));
@@ -144,7 +129,7 @@ mod tests {
 
     #[test]
     fn a_raise_in_another_life_tells_of_that() {
-        let hour = StoreMemory::new(1, Duration::from_secs(3600));
+        let hour = Incarnation::new(1, Duration::from_secs(3600));
         assert_eq!(seen_from(hour, Some(&life(1))), hour);
         assert_eq!(seen_from(hour, Some(&life(2))), young(2));
         assert_eq!(seen_from(hour, None), young(1));

@@ -1,9 +1,11 @@
 //! The records' values, version 1.
 
-use etcd_client::KeyValue;
-use lockcore::{HolderId, Lease, StoreMemory};
+use std::sync::Arc;
+use std::time::Duration;
 
-use crate::backend::ttl;
+use etcd_client::KeyValue;
+use lockcore::{HolderId, Incarnation, Lease};
+
 use crate::keys;
 
 const VERSION: &str = "1";
@@ -18,7 +20,7 @@ pub(crate) struct Record {
     pub(crate) base: u64,
     /// The floor that its token was raised to; 0 if it was not.
     pub(crate) floor: u64,
-    pub(crate) label: String,
+    pub(crate) label: Arc<str>,
 }
 
 impl Record {
@@ -37,7 +39,7 @@ impl Record {
         let seconds = number(text()?)?.try_into().ok()?;
         let (base, floor) = (number(text()?)?, number(text()?)?);
         // A label is text when we write it; whoever else wrote it, the lease still stands.
-        let label = String::from_utf8_lossy(parts.next()?).into_owned();
+        let label = String::from_utf8_lossy(parts.next()?).into();
         Some(Self { holder, seconds, base, floor, label })
     }
 }
@@ -64,8 +66,8 @@ impl Held {
     }
 
     /// As it is told to its holder.
-    pub(crate) fn granted(&self, memory: StoreMemory) -> Lease {
-        Lease::new(self.token, ttl(self.record.seconds)).with_memory(Some(memory))
+    pub(crate) fn granted(&self, incarnation: Option<Incarnation>) -> Lease {
+        Lease::new(self.token, ttl(self.record.seconds)).with_incarnation(incarnation)
     }
 }
 
@@ -103,6 +105,16 @@ impl Life {
     }
 }
 
+/// Whole seconds, rounded up: a lease never ends before what was claimed.
+pub(crate) fn seconds(ttl: Duration) -> u32 {
+    let seconds = ttl.as_nanos().div_ceil(1_000_000_000);
+    u32::try_from(seconds).unwrap_or(u32::MAX)
+}
+
+pub(crate) fn ttl(seconds: u32) -> Duration {
+    Duration::from_secs(seconds.into())
+}
+
 /// A decimal number in its only spelling.
 pub(crate) fn number(text: &str) -> Option<u64> {
     let number: u64 = text.parse().ok()?;
@@ -121,7 +133,7 @@ mod tests {
                 seconds: 30,
                 base: 1_795_344_351_000_000,
                 floor: 0,
-                label: label.to_owned(),
+                label: label.into(),
             };
             assert_eq!(Record::read(record.write().as_bytes()), Some(record));
         }
@@ -143,6 +155,13 @@ mod tests {
         ] {
             assert_eq!(Record::read(wrong.as_bytes()), None, "{wrong}");
         }
+    }
+
+    #[test]
+    fn fractions_of_a_second_are_rounded_up() {
+        assert_eq!(seconds(Duration::from_secs(2)), 2);
+        assert_eq!(seconds(Duration::from_nanos(2_000_000_001)), 3);
+        assert_eq!(seconds(Duration::from_secs(24 * 60 * 60)), 86_400);
     }
 
     #[test]

@@ -8,14 +8,18 @@ use etcd_client::{
     Client, Error, GetOptions, GetResponse, LeaseGrantOptions, LeaseTimeToLiveResponse, Txn,
     TxnResponse,
 };
-use lockcore::{BackendError, ReleaseSignal};
+use lockcore::{BackendError, HolderId, ReleaseSignal};
 use lockcore_link::Connection;
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 
 use crate::connected::Connected;
 use crate::connection::Link;
-use crate::error::{self, Meaning, Trouble};
+use crate::error::{self, Meaning};
+use crate::keep_alive::{KeepAlives, Kept};
+use crate::mail::Mailbox;
+use crate::memory::State;
+use crate::trouble::Trouble;
 use crate::unconnected::Unconnected;
 use crate::wake::Wakes;
 
@@ -44,14 +48,15 @@ enum Way {
 struct Lent {
     client: Client,
     wakes: Wakes,
+    mailbox: Mailbox,
+    keeps: KeepAlives,
 }
 
 /// A lease of etcd's, just granted.
 pub(crate) struct Grant {
     pub(crate) seconds: u32,
-    /// A revision that had been reached.
-    pub(crate) revision: u64,
-    pub(crate) cluster: u64,
+    /// Where, and at which revision.
+    pub(crate) state: State,
 }
 
 impl Route {
@@ -60,7 +65,12 @@ impl Route {
     }
 
     pub(crate) fn lent(client: Client) -> Self {
-        Self::new(Way::Lent(Arc::new(Lent { client, wakes: Wakes::default() })))
+        Self::new(Way::Lent(Arc::new(Lent {
+            client,
+            wakes: Wakes::default(),
+            mailbox: Mailbox::default(),
+            keeps: KeepAlives::default(),
+        })))
     }
 
     fn new(way: Way) -> Self {
@@ -82,16 +92,26 @@ impl Route {
     where
         F: Future<Output = Result<T, Error>>,
     {
+        self.call_on(|client, _| request(client)).await
+    }
+
+    /// The same, for a request that may go out on the connection's keep-alive streams.
+    async fn call_on<T, F>(&self, request: impl Fn(&Client, &KeepAlives) -> F) -> Result<T, Trouble>
+    where
+        F: Future<Output = Result<T, Error>>,
+    {
         let link = match &self.way {
             Way::Own(link) => link,
-            Way::Lent(lent) => return request(&lent.client).await.map_err(Trouble::Etcd),
+            Way::Lent(lent) => {
+                return request(&lent.client, &lent.keeps).await.map_err(Trouble::Etcd);
+            }
         };
         let connected = link.connected().await.map_err(Trouble::Unconnected)?;
-        match attend(&connected, request(&connected.client)).await {
+        match attend(&connected, || request(&connected.client, &connected.keeps)).await {
             Err(error) if error::may_go_elsewhere(&error) => {
                 connected.retire();
                 let connected = link.connected().await.map_err(Trouble::Unconnected)?;
-                attend(&connected, request(&connected.client)).await
+                attend(&connected, || request(&connected.client, &connected.keeps)).await
             }
             done => done,
         }
@@ -112,20 +132,26 @@ impl Route {
         let header = granted.header();
         let revision = header.and_then(|header| u64::try_from(header.revision()).ok());
         let cluster = header.map_or(0, etcd_client::ResponseHeader::cluster_id);
-        Ok(Grant { seconds, revision: revision.unwrap_or(0), cluster })
+        let state = State { cluster, revision: Some(revision.unwrap_or(0)) };
+        Ok(Grant { seconds, state })
     }
 
-    /// Begins a lease's ttl anew; `false` if it has ended.
-    pub(crate) async fn keep_alive(&self, id: i64) -> Result<bool, Trouble> {
-        let kept = self.call(|client| {
-            let mut leases = client.lease_client();
+    /// Begins a lease's ttl anew.
+    pub(crate) async fn keep_alive(&self, id: i64) -> Result<Kept, Trouble> {
+        let kept = self.keep_alive_all(&[id]).await?;
+        kept.first().copied().ok_or(Trouble::Etcd(Error::LeaseKeepAliveError(String::new())))
+    }
+
+    /// Begins the ttls of several leases anew: an answer for each, in their order.
+    pub(crate) async fn keep_alive_all(&self, ids: &[i64]) -> Result<Vec<Kept>, Trouble> {
+        let kept = self.call_on(|client, keeps| {
+            let answers: Vec<_> = ids.iter().map(|&id| keeps.order(client, id)).collect();
             async move {
-                match leases.keep_alive(id).await {
-                    Ok(_) => Ok(true),
-                    // The driver's word for an answer with a ttl of 0.
-                    Err(Error::LeaseKeepAliveError(text)) if text == "lease not found" => Ok(false),
-                    Err(error) => Err(error),
+                let mut kept = Vec::with_capacity(answers.len());
+                for answer in answers {
+                    kept.push(answer.wait().await?);
                 }
+                Ok(kept)
             }
         });
         kept.await
@@ -139,9 +165,9 @@ impl Route {
         revoked.await.map(|_| ())
     }
 
-    /// Revokes a lease that nobody needs any more while the caller goes on. Nothing depends on
-    /// it: a lease that is not revoked ends with its ttl.
-    pub(crate) fn revoke_behind(&self, id: i64) {
+    /// Revokes a lease that nobody needs any more while the caller goes on, and says when it has
+    /// surely ended. Nothing depends on it: a lease that is not revoked ends with its ttl.
+    pub(crate) fn revoke_behind(&self, id: i64, ended: impl FnOnce() + Send + 'static) {
         let (Ok(place), Ok(runtime)) =
             (Arc::clone(&self.queue).try_acquire_owned(), Handle::try_current())
         else {
@@ -154,7 +180,8 @@ impl Route {
                 Ok(Err(trouble)) if !trouble.lease_not_found() => {
                     tracing::debug!(?trouble, "a lease was not revoked and ends with its ttl");
                 }
-                _ => {}
+                Ok(_) => ended(),
+                Err(_) => {}
             }
             drop((turn, place));
         });
@@ -204,12 +231,7 @@ impl Route {
             Way::Own(link) => {
                 let connected = link.connected().await?;
                 let call = connected.vigil.call();
-                let heard = Arc::downgrade(&connected);
-                let heard = move || {
-                    if let Some(connected) = heard.upgrade() {
-                        connected.vigil.heard();
-                    }
-                };
+                let heard = hears(&connected);
                 let armed = connected.wakes.watch(&connected.client, name, heard).await;
                 // Where others watch the same name, nothing was asked.
                 call.ended();
@@ -218,15 +240,63 @@ impl Route {
             Way::Lent(lent) => lent.wakes.watch(&lent.client, name, || {}).await,
         }
     }
+
+    /// Arms a signal for a holder's turn, which is told to this mailbox: when this returns, the
+    /// server has confirmed.
+    pub(crate) async fn watch_turn(
+        &self,
+        mailbox: String,
+        holder: HolderId,
+    ) -> Result<ReleaseSignal, BackendError> {
+        match &self.way {
+            Way::Own(link) => {
+                let connected = link.connected().await?;
+                let call = connected.vigil.call();
+                let (client, heard) = (&connected.client, hears(&connected));
+                let armed = connected.mailbox.watch(client, mailbox, holder, heard).await;
+                // Only the first was asked for.
+                call.ended();
+                armed
+            }
+            Way::Lent(lent) => lent.mailbox.watch(&lent.client, mailbox, holder, || {}).await,
+        }
+    }
+
+    /// Whether a holder hears of its turn.
+    pub(crate) fn listens(&self, holder: HolderId) -> bool {
+        self.in_mailbox(|mailbox| mailbox.listens(holder))
+    }
+
+    /// Whether a holder was told of its turn since this was last asked.
+    pub(crate) fn was_told(&self, holder: HolderId) -> bool {
+        self.in_mailbox(|mailbox| mailbox.was_told(holder))
+    }
+
+    fn in_mailbox(&self, ask: impl Fn(&Mailbox) -> bool) -> bool {
+        match &self.way {
+            Way::Own(link) => link.usable().is_some_and(|connected| ask(&connected.mailbox)),
+            Way::Lent(lent) => ask(&lent.mailbox),
+        }
+    }
+}
+
+/// Notes a sign of life.
+fn hears(connected: &Arc<Connected>) -> impl Fn() + Send + 'static {
+    let heard = Arc::downgrade(connected);
+    move || {
+        if let Some(connected) = heard.upgrade() {
+            connected.vigil.heard();
+        }
+    }
 }
 
 /// Makes a request with an eye on whether the connection answers.
-async fn attend<T>(
-    connected: &Connected,
-    request: impl Future<Output = Result<T, Error>>,
-) -> Result<T, Error> {
+async fn attend<T, F>(connected: &Connected, request: impl FnOnce() -> F) -> Result<T, Error>
+where
+    F: Future<Output = Result<T, Error>>,
+{
     let call = connected.vigil.call();
-    let done = request.await;
+    let done = request().await;
     match &done {
         Err(error) if !error::is_answer(error) || error::meaning(error) == Meaning::Unheard => {
             connected.retire();

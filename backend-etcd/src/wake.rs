@@ -14,7 +14,8 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
-use crate::error::{self, Failure, Trouble};
+use crate::error::{self, Failure};
+use crate::trouble::Trouble;
 
 /// How long a watch outlives its last watcher. A waiter who lost the race for a key watches it
 /// again at once, and then finds the watch still there.

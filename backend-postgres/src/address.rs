@@ -6,7 +6,7 @@ use lockcore::InvalidInput;
 use tokio_postgres::Config;
 use tokio_postgres::config::{Host, SslMode, TargetSessionAttrs};
 
-use crate::url::Url;
+use crate::url::{Url, wrong};
 
 /// How long a connection may be idle before the kernel asks the peer whether it is there.
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(15);
@@ -161,10 +161,6 @@ fn without_hosts(config: &Config) -> Config {
         server.connect_timeout(*limit);
     }
     server
-}
-
-pub(crate) fn wrong(what: &str) -> InvalidInput {
-    InvalidInput::new(format!("the server's URL is not usable: {what}"))
 }
 
 #[cfg(test)]

@@ -1,42 +1,49 @@
-//! The backend: each method is one statement.
+//! The backend: each method is one statement, where nobody waits.
 
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use lockcore::{
-    Acquire, BackendError, Claim, Contention, HolderId, Lease, LeaseInfo, Limits, LockBackend,
-    LockKey, Release, ReleaseSignal, Renew, StoreMemory, async_trait,
+    Acquire, BackendError, Claim, Contention, HandOver, HolderId, LeaseInfo, Limits, LockBackend,
+    LockKey, Release, ReleaseSignal, Renew, async_trait,
 };
-use tokio_postgres::types::{FromSqlOwned, Type};
-use tokio_postgres::{Client, Row};
+use tokio_postgres::Row;
+use tokio_postgres::types::Type;
 
-use crate::builder::{PostgresBackendBuilder, RETENTION};
-use crate::error;
-use crate::exchange::Settings;
-use crate::route::{Given, Route};
+use crate::answer::Answer;
+use crate::contended::Contended;
+use crate::error::{self, Failure};
+use crate::exchange::Subject;
+use crate::line::{self, Next, Unheard};
+use crate::params::{Uuid, micros};
+use crate::release_signals::Topic;
+use crate::renewals;
+use crate::route::Route;
+use crate::schema;
 use crate::statements::Statements;
+use crate::sweep::Sweeps;
 use crate::table::Table;
 
 const MIN_TTL: Duration = Duration::from_millis(10);
 const MAX_TTL: Duration = Duration::from_secs(24 * 60 * 60);
 /// Whether a lease stands is asked of the clock in the moment of looking; the rest is for rounding.
 const EXPIRY_LAG: Duration = Duration::from_millis(10);
-
-/// The format of the records that this version writes.
-const FORMAT: i16 = 1;
+/// The longest place in a line.
+const MAX_WAIT: Duration = Duration::from_secs(60);
+/// More requests than this would only wait in the sessions, while their time passes.
+const MAX_IN_FLIGHT: usize = 256;
 
 /// How many leases a list asks for at once: the limit on a statement is not for long lists.
 const PAGE: usize = 1_000;
 
-/// One in so many releases sweeps a page of the table, so that rows of keys that are used once go
-/// faster than they come.
-const SWEEP_ONE_IN: u128 = 16;
+/// How often an acquire starts anew because the key's row came or went.
+const TRIES: usize = 4;
 
 /// Locks in PostgreSQL.
 ///
-/// Clones share one connection, which carries all calls and the release signals too. It is opened
-/// again at the next call after it broke or fell silent. See the [crate documentation](crate) for
+/// Clones share their connections: one, and more of them while many calls are under way. One that
+/// broke or fell silent is opened again at the next call. See the [crate documentation](crate) for
 /// URLs, guarantees, the table, and the rights a user needs.
 ///
 /// # Errors
@@ -46,48 +53,33 @@ const SWEEP_ONE_IN: u128 = 16;
 /// walking [`source`](std::error::Error::source).
 #[derive(Clone)]
 pub struct PostgresBackend {
+    pub(crate) inner: Arc<Inner>,
+}
+
+pub(crate) struct Inner {
     pub(crate) route: Route,
-    pub(crate) table: Table,
-    pub(crate) statements: Arc<Statements>,
+    table: Table,
+    statements: Arc<Statements>,
     retention: i64,
+    contended: Contended,
+    sweeps: Sweeps,
+    unheard: Unheard,
 }
 
 impl PostgresBackend {
-    /// Connects to the server at a URL, with the defaults of the [builder](Self::builder), and
-    /// creates the table if it is missing.
-    ///
-    /// # Errors
-    ///
-    /// [`BackendError::InvalidInput`] for a URL that cannot be used, [`BackendError::Unavailable`]
-    /// where no server answers, [`BackendError::Rejected`] where one refuses: a wrong password, a
-    /// certificate that is not trusted, a missing table that the user may not create.
-    pub async fn connect(url: impl AsRef<str>) -> Result<Self, BackendError> {
-        Self::builder(url).connect().await
-    }
-
-    /// Settings for a connection to the server at a URL.
-    pub fn builder(url: impl AsRef<str>) -> PostgresBackendBuilder {
-        PostgresBackendBuilder::new(url)
-    }
-
-    /// Asks over connections of the caller's pool, with the defaults of the builder: see
-    /// [`PostgresBackendBuilder::from_pool`].
-    #[cfg(feature = "pool")]
-    #[cfg_attr(docsrs, doc(cfg(feature = "pool")))]
-    pub fn from_pool(pool: deadpool_postgres::Pool) -> Self {
-        Self::new(Route::Pool(pool, Settings::default()), Table::default(), RETENTION)
-    }
-
-    /// Asks over a connection of the caller's, with the defaults of the builder: see
-    /// [`PostgresBackendBuilder::from_client`].
-    pub fn from_client(client: Client) -> Self {
-        let given = Given::new(client, Settings::default());
-        Self::new(Route::Given(given), Table::default(), RETENTION)
-    }
-
-    pub(crate) fn new(route: Route, table: Table, retention: Duration) -> Self {
-        let statements = Statements::of(&table);
-        Self { route, statements, table, retention: micros(retention) }
+    pub(crate) fn new(route: Route, table: Table, retention: Duration, unheard: Unheard) -> Self {
+        let statements = Statements::new(&table);
+        Self {
+            inner: Arc::new(Inner {
+                route,
+                statements,
+                table,
+                retention: micros(retention),
+                contended: Contended::default(),
+                sweeps: Sweeps::default(),
+                unheard,
+            }),
+        }
     }
 
     /// Creates the table unless it is there. Any number of clients may call this at once.
@@ -99,16 +91,73 @@ impl PostgresBackend {
     /// [`BackendError::Rejected`] where the user may not create it, or where something else has
     /// its name; [`BackendError::Unavailable`] where no answer came.
     pub async fn ensure_schema(&self) -> Result<(), BackendError> {
-        self.table.ensure(&self.route, &self.statements).await
+        schema::ensure(&self.inner.table, &self.inner.route, &self.inner.statements).await
+    }
+}
+
+impl PostgresBackend {
+    /// Refuses what cannot hold leases; a table that is missing may come later.
+    pub(crate) async fn check_schema(&self) -> Result<(), BackendError> {
+        schema::is_there(&self.inner.table, &self.inner.route).await.map(drop)
+    }
+}
+
+impl Inner {
+    /// Asks by the statement of the common path. `None`: the other one has to find out.
+    async fn try_acquire(&self, claim: &Claim) -> Result<Option<Acquire>, BackendError> {
+        let (key, label) = (claim.key.as_str().as_bytes(), claim.label.as_bytes());
+        let (holder, new_id) = (Uuid::from(claim.holder), new_id(claim));
+        let (ttl, floor) = (micros(claim.ttl), claim.min_token.cast_signed());
+        let params = [
+            (&key as _, Type::BYTEA),
+            (&holder as _, Type::UUID),
+            (&ttl as _, Type::INT8),
+            (&floor as _, Type::INT8),
+            (&label as _, Type::BYTEA),
+            (&new_id as _, Type::UUID),
+        ];
+        let (query, params) = self.statements.acquire.pick(claim.incarnation, &params);
+        let rows = self.route.command(Subject::lease(claim), query, params).await?;
+        let answer = Answer::one(&rows, "an acquire")?;
+        answer.is_ours(&self.table.shown())?;
+        if let Some(lease) = answer.granted(claim)? {
+            return Ok(Some(Acquire::Acquired(lease)));
+        }
+        let left = answer.left()?.filter(|_| claim.wait.is_none());
+        Ok(left.map(|left| Acquire::Contended(Contention::new(Some(left)))))
     }
 
-    /// The one row of an answer; an error if what is under the key is not ours.
-    fn answer<'a>(&self, rows: &'a [Row], what: &'static str) -> Result<Answer<'a>, BackendError> {
-        let [row] = rows else { return Err(error::unexpected(what)) };
-        let answer = Answer { row, what };
-        match answer.get::<Option<i16>>("format")? {
-            Some(format) if format != FORMAT => Err(error::foreign(&self.table.shown(), format)),
-            _ => Ok(answer),
+    /// Asks by the statement that knows the line. `None`: there is no row.
+    async fn ask(&self, claim: &Claim) -> Result<Option<Acquire>, BackendError> {
+        let (key, label) = (claim.key.as_str().as_bytes(), claim.label.as_bytes());
+        let (holder, new_id) = (Uuid::from(claim.holder), new_id(claim));
+        let (ttl, floor) = (micros(claim.ttl), claim.min_token.cast_signed());
+        let wait = claim.wait.map(micros);
+        let listener = wait.map_or(0, |_| self.route.listener_for(claim.holder));
+        let params = [
+            (&key as _, Type::BYTEA),
+            (&holder as _, Type::UUID),
+            (&ttl as _, Type::INT8),
+            (&floor as _, Type::INT8),
+            (&label as _, Type::BYTEA),
+            (&wait as _, Type::INT8),
+            (&listener as _, Type::INT8),
+            (&new_id as _, Type::UUID),
+        ];
+        let (query, params) = self.statements.ask.pick(claim.incarnation, &params);
+        let rows = self.route.command(Subject::lease(claim), query, params).await?;
+        let answer = Answer::one(&rows, "an acquire")?;
+        let is_there = answer.is_ours(&self.table.shown())?;
+        if let Some(lease) = answer.granted(claim)? {
+            return Ok(Some(Acquire::Acquired(lease)));
+        }
+        Ok(if is_there { Some(Acquire::Contended(answer.contention()?)) } else { None })
+    }
+
+    /// Signals the first in line, if there is one.
+    async fn signal(&self, key: &LockKey, next: Option<Next>) {
+        if let Some(next) = next {
+            line::signal(&self.route, &self.statements, key.as_str().as_bytes(), &next).await;
         }
     }
 
@@ -130,62 +179,9 @@ impl PostgresBackend {
     }
 }
 
-/// A row, and what it is the answer to.
-struct Answer<'a> {
-    row: &'a Row,
-    what: &'static str,
-}
-
-impl Answer<'_> {
-    fn get<T: FromSqlOwned>(&self, column: &str) -> Result<T, BackendError> {
-        self.row.try_get(column).map_err(|_| error::unexpected(self.what))
-    }
-
-    fn token(&self) -> Result<Option<u64>, BackendError> {
-        let token = self.get::<Option<i64>>("token")?;
-        token
-            .map(|token| u64::try_from(token).map_err(|_| error::unexpected(self.what)))
-            .transpose()
-    }
-
-    /// How long the store has surely forgotten nothing.
-    fn memory(&self) -> Result<Option<StoreMemory>, BackendError> {
-        let born = self.get::<Option<String>>("born")?;
-        let age = self.get::<Option<i64>>("age_us")?;
-        let born = born.and_then(|born| holder(&born));
-        // The clock may have been set back since: then nothing is known for sure.
-        let age = age.map(|age| Duration::from_micros(u64::try_from(age).unwrap_or(0)));
-        Ok(born.zip(age).map(|(born, age)| StoreMemory::new(born.as_u128(), age)))
-    }
-
-    /// The lease, if one was granted.
-    fn granted(&self, claim: &Claim) -> Result<Option<Lease>, BackendError> {
-        let Some(token) = self.token()? else { return Ok(None) };
-        let ttl = Duration::from_micros(micros(claim.ttl).unsigned_abs());
-        Ok(Some(Lease::new(token, ttl).with_memory(self.memory()?)))
-    }
-
-    fn info(&self, key: LockKey) -> Result<LeaseInfo, BackendError> {
-        let holder = holder(&self.get::<String>("holder")?);
-        let holder = holder.ok_or_else(|| error::unexpected(self.what))?;
-        let token = self.token()?.ok_or_else(|| error::unexpected(self.what))?;
-        // It stood when it was found, and may have ended since.
-        let left = u64::try_from(self.get::<i64>("left_us")?).unwrap_or(0);
-        let label = self.get::<Vec<u8>>("label")?;
-        // A label is text when we write it; whoever else wrote it, the lease is still shown.
-        let label = String::from_utf8_lossy(&label);
-        Ok(LeaseInfo::new(key, holder, token, Duration::from_micros(left), label))
-    }
-}
-
-/// A uuid as the server writes it.
-fn holder(uuid: &str) -> Option<HolderId> {
-    uuid.replace('-', "").parse().ok()
-}
-
-/// Whole microseconds, rounded up: a lease never ends before what was claimed.
-fn micros(ttl: Duration) -> i64 {
-    i64::try_from(ttl.as_nanos().div_ceil(1_000)).unwrap_or(i64::MAX)
+/// An id for a new incarnation of the store, if the claim asks for it.
+fn new_id(claim: &Claim) -> Uuid {
+    Uuid(if claim.incarnation { HolderId::random().as_u128() } else { 0 })
 }
 
 /// The first bytes behind all that start with a prefix.
@@ -199,8 +195,8 @@ fn behind(prefix: &[u8]) -> Option<Vec<u8>> {
 impl fmt::Debug for PostgresBackend {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("PostgresBackend")
-            .field("server", &self.route)
-            .field("table", &self.table.shown())
+            .field("server", &self.inner.route)
+            .field("table", &self.inner.table.shown())
             .finish_non_exhaustive()
     }
 }
@@ -208,89 +204,135 @@ impl fmt::Debug for PostgresBackend {
 #[async_trait]
 impl LockBackend for PostgresBackend {
     fn limits(&self) -> Limits {
-        Limits::new(MIN_TTL, MAX_TTL).with_expiry_lag(EXPIRY_LAG)
+        Limits::new(MIN_TTL, MAX_TTL)
+            .with_expiry_lag(EXPIRY_LAG)
+            .with_line(MAX_WAIT)
+            .with_max_in_flight(MAX_IN_FLIGHT)
     }
 
     async fn acquire(&self, claim: &Claim) -> Result<Acquire, BackendError> {
         self.limits().check(claim)?;
-        let (key, label) = (claim.key.as_str().as_bytes(), claim.label.as_bytes());
-        let (holder, born) = (claim.holder.to_string(), HolderId::random().to_string());
-        let (ttl, floor) = (micros(claim.ttl), claim.min_token.cast_signed());
-        let params = [
-            (&key as _, Type::BYTEA),
-            (&holder as _, Type::TEXT),
-            (&ttl as _, Type::INT8),
-            (&floor as _, Type::INT8),
-            (&born as _, Type::TEXT),
-            (&label as _, Type::BYTEA),
-        ];
-        let rows = self.route.command(claim, &self.statements.acquire, &params).await?;
-        let answer = self.answer(&rows, "an acquire")?;
-        if let Some(lease) = answer.granted(claim)? {
-            return Ok(Acquire::Acquired(lease));
+        let Inner { contended, .. } = &*self.inner;
+        let mut knows_line = contended.is_expected(&claim.key);
+        for _ in 0..TRIES {
+            let answer = if knows_line {
+                self.inner.ask(claim).await?
+            } else {
+                self.inner.try_acquire(claim).await?
+            };
+            if let Some(answer) = answer {
+                contended.note(&claim.key, matches!(answer, Acquire::Contended(_)));
+                return Ok(answer);
+            }
+            knows_line = !knows_line;
         }
-        let left = answer.get::<Option<i64>>("left_us")?;
-        let left = left.and_then(|left| u64::try_from(left).ok());
-        // Rounded up: before that, asking again is in vain.
-        let left = left.map(|left| Duration::from_micros(left + 1));
-        Ok(Acquire::Contended(Contention::new(left)))
+        // Nothing was granted by any of them.
+        Err(BackendError::unavailable(Failure::new(format!(
+            "the key's row in {} came and went during each of {TRIES} attempts",
+            self.inner.table.shown()
+        ))))
     }
 
     async fn renew(&self, claim: &Claim) -> Result<Renew, BackendError> {
-        self.limits().check(claim)?;
-        let key = claim.key.as_str().as_bytes();
-        let (holder, born) = (claim.holder.to_string(), HolderId::random().to_string());
-        let (ttl, floor) = (micros(claim.ttl), claim.min_token.cast_signed());
-        let params = [
-            (&key as _, Type::BYTEA),
-            (&holder as _, Type::TEXT),
-            (&ttl as _, Type::INT8),
-            (&floor as _, Type::INT8),
-            (&born as _, Type::TEXT),
-        ];
-        let rows = self.route.command(claim, &self.statements.renew, &params).await?;
-        let answer = self.answer(&rows, "a renewal")?;
-        Ok(match answer.granted(claim)? {
-            Some(lease) => Renew::Renewed(lease),
-            None => Renew::NotHeld,
-        })
+        let mut answers = self.renew_many(std::slice::from_ref(claim)).await;
+        answers.pop().unwrap_or_else(|| Err(error::unexpected("a renewal")))
+    }
+
+    async fn renew_many(&self, claims: &[Claim]) -> Vec<Result<Renew, BackendError>> {
+        let Inner { route, statements, table, .. } = &*self.inner;
+        renewals::renew(route, statements, &table.shown(), self.limits(), claims).await
     }
 
     async fn release(&self, claim: &Claim) -> Result<Release, BackendError> {
         self.limits().check(claim)?;
-        let (key, holder) = (claim.key.as_str().as_bytes(), claim.holder.to_string());
-        let (channel, start) = (self.table.channel(), self.table.payload_start());
-        // Holders are drawn at random, so this is as good as a die.
-        let sweep = claim.holder.as_u128().is_multiple_of(SWEEP_ONE_IN);
+        let Inner { route, statements, table, retention, sweeps, .. } = &*self.inner;
+        let (key, holder) = (claim.key.as_str().as_bytes(), Uuid::from(claim.holder));
+        let listener = route.listener();
+        let params =
+            [(&key as _, Type::BYTEA), (&holder as _, Type::UUID), (&listener as _, Type::INT8)];
+        let subject = Subject::lease(claim);
+        let mut rows = route.command(subject, &statements.release, &params).await?;
+        if rows.is_empty() {
+            rows = route.command(subject, &statements.leave, &params).await?;
+            Answer::one(&rows, "a release")?.is_ours(&table.shown())?;
+        }
+        let answer = Answer::one(&rows, "a release")?;
+        let token = answer.token()?;
+        self.inner.signal(&claim.key, answer.next()?).await;
+        if token.is_some() && claim.announce {
+            let (channel, payload) = (table.channel(), table.payload(&claim.key));
+            let params = [(&channel as _, Type::TEXT), (&payload as _, Type::TEXT)];
+            route.tell(&statements.notify, &params).await;
+        }
+        sweeps.after_release(claim.holder, route, statements, *retention);
+        Ok(token.map_or(Release::NotHeld, |token| Release::Released { token }))
+    }
+
+    async fn hand_over(
+        &self,
+        from: &Claim,
+        to: &Claim,
+        over: bool,
+    ) -> Result<HandOver, BackendError> {
+        self.limits().check(from)?;
+        self.limits().check(to)?;
+        let Inner { route, statements, table, .. } = &*self.inner;
+        let (key, label) = (from.key.as_str().as_bytes(), to.label.as_bytes());
+        let (from_holder, to_holder) = (Uuid::from(from.holder), Uuid::from(to.holder));
+        let (ttl, floor) = (micros(to.ttl), to.min_token.cast_signed());
+        let (wait, new_id) = (to.wait.map(micros), new_id(to));
+        let listener = wait.map_or(0, |_| route.listener_for(to.holder));
+        let own = route.listener();
         let params = [
             (&key as _, Type::BYTEA),
-            (&holder as _, Type::TEXT),
-            (&channel as _, Type::TEXT),
-            (&start as _, Type::TEXT),
-            (&self.retention as _, Type::INT8),
+            (&from_holder as _, Type::UUID),
+            (&to_holder as _, Type::UUID),
+            (&ttl as _, Type::INT8),
+            (&floor as _, Type::INT8),
+            (&label as _, Type::BYTEA),
+            (&wait as _, Type::INT8),
+            (&listener as _, Type::INT8),
+            (&own as _, Type::INT8),
+            (&over as _, Type::BOOL),
+            (&new_id as _, Type::UUID),
         ];
-        let rows = if sweep {
-            self.route.command(claim, &self.statements.release_and_sweep, &params).await?
-        } else {
-            self.route.command(claim, &self.statements.release, &params[..4]).await?
-        };
-        let released = self.answer(&rows, "a release")?.get("released")?;
-        Ok(if released { Release::Released } else { Release::NotHeld })
+        let (query, params) = statements.hand_over.pick(to.incarnation, &params);
+        let rows = route.command(Subject::hand_over(from, to), query, params).await?;
+        let answer = Answer::one(&rows, "a hand-over")?;
+        answer.is_ours(&table.shown())?;
+        if let Some(lease) = answer.granted(to)? {
+            return Ok(HandOver::Granted(lease));
+        }
+        if !answer.get::<bool>("yielded")? {
+            return Ok(HandOver::NotHeld);
+        }
+        let contention = answer.contention()?;
+        self.inner.signal(&from.key, answer.next()?).await;
+        Ok(HandOver::Yielded(contention))
     }
 
     async fn watch(&self, claim: &Claim) -> Result<ReleaseSignal, BackendError> {
         self.limits().check(claim)?;
-        self.route.watch(self.table.payload(&claim.key)).await
+        let Inner { route, statements, table, unheard, .. } = &*self.inner;
+        unheard.serve(route, statements);
+        route
+            .watch(match claim.wait {
+                Some(_) => Topic::Holder(claim.holder.to_string()),
+                None => Topic::Key(table.payload(&claim.key)),
+            })
+            .await
     }
 
     async fn inspect(&self, key: &LockKey) -> Result<Option<LeaseInfo>, BackendError> {
         let bytes = key.as_str().as_bytes();
         let params = [(&bytes as _, Type::BYTEA)];
-        let rows = self.route.ask(&self.statements.inspect, &params).await?;
+        let rows = self.inner.route.ask(&self.inner.statements.inspect, &params).await?;
         if rows.is_empty() {
             return Ok(None);
         }
-        self.answer(&rows, "an inspection")?.info(key.clone()).map(Some)
+        let answer = Answer::one(&rows, "an inspection")?;
+        answer.is_ours(&self.inner.table.shown())?;
+        answer.info(key.clone()).map(Some)
     }
 
     async fn list(
@@ -304,7 +346,7 @@ impl LockBackend for PostgresBackend {
         let mut after = after.map_or_else(Vec::new, |after| after.as_str().as_bytes().to_vec());
         while leases.len() < limit {
             let wanted = limit - leases.len();
-            let rows = self.page(prefix.as_bytes(), end.as_deref(), wanted, &after).await?;
+            let rows = self.inner.page(prefix.as_bytes(), end.as_deref(), wanted, &after).await?;
             for row in &rows {
                 let answer = Answer { row, what: "a list" };
                 after = answer.get("key")?;

@@ -8,16 +8,20 @@ use tokio_postgres::{Client, Config};
 
 use crate::address::Address;
 use crate::backend::PostgresBackend;
-use crate::connection::{Link, Servers};
+use crate::connection::Servers;
 use crate::exchange::Settings;
 use crate::limit::STATEMENT_TIMEOUT;
+use crate::line::Unheard;
 use crate::route::{Given, Route};
+use crate::sessions::Sessions;
 use crate::table::Table;
 use crate::url::Url;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+const CONNECTIONS: usize = 4;
+const MAX_CONNECTIONS: usize = 64;
 const MAX_CONNECT_TIMEOUT: Duration = Duration::from_secs(60 * 60);
-pub(crate) const RETENTION: Duration = Duration::from_secs(24 * 60 * 60);
+const RETENTION: Duration = Duration::from_secs(24 * 60 * 60);
 /// Far above what passes between two looks of one statement at the clock. An acquire that meets a
 /// row while it inserts one waits for it; swept meanwhile, a row takes a later token with it.
 const MIN_RETENTION: Duration = Duration::from_secs(60);
@@ -50,7 +54,43 @@ pub struct PostgresBackendBuilder {
     connect_timeout: Duration,
     statement_timeout: Duration,
     retention: Duration,
+    connections: usize,
     roots: Option<Vec<u8>>,
+}
+
+impl PostgresBackend {
+    /// Connects to the server at a URL, with the defaults of the [builder](Self::builder), and
+    /// creates the table if it is missing.
+    ///
+    /// # Errors
+    ///
+    /// [`BackendError::InvalidInput`] for a URL that cannot be used, [`BackendError::Unavailable`]
+    /// where no server answers, [`BackendError::Rejected`] where one refuses: a wrong password, a
+    /// certificate that is not trusted, a missing table that the user may not create.
+    pub async fn connect(url: impl AsRef<str>) -> Result<Self, BackendError> {
+        Self::builder(url).connect().await
+    }
+
+    /// Settings for a connection to the server at a URL.
+    pub fn builder(url: impl AsRef<str>) -> PostgresBackendBuilder {
+        PostgresBackendBuilder::new(url)
+    }
+
+    /// Asks over connections of the caller's pool, with the defaults of the builder: see
+    /// [`PostgresBackendBuilder::from_pool`].
+    #[cfg(feature = "pool")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "pool")))]
+    pub fn from_pool(pool: deadpool_postgres::Pool) -> Self {
+        let route = Route::Pool(pool, Settings::default());
+        Self::new(route, Table::default(), RETENTION, Unheard::new().1)
+    }
+
+    /// Asks over a connection of the caller's, with the defaults of the builder: see
+    /// [`PostgresBackendBuilder::from_client`].
+    pub fn from_client(client: Client) -> Self {
+        let given = Given::new(client, Settings::default());
+        Self::new(Route::Given(given), Table::default(), RETENTION, Unheard::new().1)
+    }
 }
 
 enum Server {
@@ -99,6 +139,7 @@ impl PostgresBackendBuilder {
             connect_timeout: CONNECT_TIMEOUT,
             statement_timeout: STATEMENT_TIMEOUT,
             retention: RETENTION,
+            connections: CONNECTIONS,
             roots: None,
         }
     }
@@ -127,6 +168,13 @@ impl PostgresBackendBuilder {
         self
     }
 
+    /// How many connections are opened at most: 4 unless set, from 1 to 64. There is one while few
+    /// calls are under way; on several, commits share what it takes to reach the disk.
+    pub fn max_connections(mut self, connections: usize) -> Self {
+        self.connections = connections;
+        self
+    }
+
     /// The schema of the table: `public` unless set here or in the URL. It must exist.
     pub fn schema(mut self, schema: impl Into<String>) -> Self {
         self.schema = Some(schema.into());
@@ -144,6 +192,7 @@ impl PostgresBackendBuilder {
     }
 
     /// Whether [`connect`](Self::connect) creates the table where it is missing: yes unless set.
+    /// What is there is checked in any case.
     pub fn create_table(mut self, create: bool) -> Self {
         self.create_table = create;
         self
@@ -188,6 +237,9 @@ impl PostgresBackendBuilder {
         {
             return Err(InvalidInput::new("a statement may take 1 ms to 1 hour").into());
         }
+        if !(1..=MAX_CONNECTIONS).contains(&self.connections) {
+            return Err(InvalidInput::new("there are 1 to 64 connections").into());
+        }
         let least = MIN_RETENTION + self.statement_timeout;
         if !(least..=MAX_RETENTION).contains(&self.retention) {
             return Err(InvalidInput::new(format!(
@@ -208,6 +260,7 @@ impl PostgresBackendBuilder {
         let settings = Settings::new(self.statement_timeout);
         let roots = self.roots.as_deref();
         let pooled = self.pooled.or(url.pooled).unwrap_or(false);
+        let (sender, unheard) = Unheard::new();
         let route = match self.server {
             Server::Given(client) => Route::Given(Given::new(*client, settings)),
             #[cfg(feature = "pool")]
@@ -218,11 +271,14 @@ impl PostgresBackendBuilder {
                     _ => Address::of_url(&url, roots)?,
                 };
                 let limit = self.connect_timeout;
-                let servers = Servers::new(address, table.channel(), settings, limit, pooled);
-                Route::Own(Link::new(servers))
+                let servers = |_| {
+                    let (address, settings) = (address.clone(), settings.clone());
+                    Servers::new(address, table.channel(), sender.clone(), settings, limit, pooled)
+                };
+                Route::Own(Sessions::new((0..self.connections).map(servers)))
             }
         };
-        Ok(PostgresBackend::new(route, table, self.retention))
+        Ok(PostgresBackend::new(route, table, self.retention, unheard))
     }
 
     /// Connects, so that a wrong address or password shows here, and sees to it that the table is
@@ -239,9 +295,11 @@ impl PostgresBackendBuilder {
     pub async fn connect(self) -> Result<PostgresBackend, BackendError> {
         let create = self.create_table;
         let backend = self.build()?;
-        backend.route.ready().await?;
+        backend.inner.route.ready().await?;
         if create {
             backend.ensure_schema().await?;
+        } else {
+            backend.check_schema().await?;
         }
         Ok(backend)
     }

@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 use lockcore_link::{Connection, Connector};
 
 use crate::address::Address;
-use crate::connected::{Connected, Session, share};
+use crate::connected::{Connected, share};
 use crate::exchange::Settings;
+use crate::release_signals::Unheard;
 use crate::unconnected::Unconnected;
 
 pub(crate) type Link = lockcore_link::Link<Servers>;
@@ -16,7 +17,8 @@ pub(crate) type Link = lockcore_link::Link<Servers>;
 /// The servers, of which one grants leases, and what was learned about them.
 pub(crate) struct Servers {
     address: Address,
-    channel: String,
+    announcements: String,
+    unheard: Unheard,
     settings: Settings,
     connect_timeout: Duration,
     /// Said by the user or learned: a pooler is in between.
@@ -27,14 +29,16 @@ pub(crate) struct Servers {
 impl Servers {
     pub(crate) fn new(
         address: Address,
-        channel: &str,
+        announcements: &str,
+        unheard: Unheard,
         settings: Settings,
         connect_timeout: Duration,
         pooled: bool,
     ) -> Self {
         Self {
             address,
-            channel: channel.to_owned(),
+            announcements: announcements.to_owned(),
+            unheard,
             settings,
             connect_timeout,
             pooled: AtomicBool::new(pooled),
@@ -45,10 +49,11 @@ impl Servers {
     async fn handshake(
         &self,
         server: usize,
-        old: Option<&Session>,
+        replaced: Option<&Connected>,
     ) -> Result<Connected, Unconnected> {
         let greet = |pooled| {
-            Connected::open(&self.address, server, pooled, &self.channel, &self.settings, old)
+            let Self { address, announcements, unheard, settings, .. } = self;
+            Connected::open(address, server, pooled, announcements, unheard, settings, replaced)
         };
         let pooled = self.pooled.load(Ordering::Relaxed);
         match greet(pooled).await {
@@ -80,13 +85,16 @@ impl Connector for Servers {
     /// Connects to the first of the servers that can grant leases.
     async fn open(&self, replaced: Option<&Connected>) -> Result<Connected, Unconnected> {
         let end = Instant::now() + self.connect_timeout;
-        let old = replaced.and_then(given_up);
+        if let Some(replaced) = replaced.filter(|replaced| replaced.is_pooled()) {
+            // What waits in the pooler for a session is dropped there.
+            replaced.retire();
+        }
         let servers = self.address.servers.len();
         let mut reason = Unconnected::abandoned();
         for server in 0..servers {
             let shown = &self.address.servers[server].0;
             let limit = share(end.saturating_duration_since(Instant::now()), servers - server);
-            let opened = tokio::time::timeout(limit, self.handshake(server, old)).await;
+            let opened = tokio::time::timeout(limit, self.handshake(server, replaced)).await;
             match opened {
                 Ok(Ok(connected)) => {
                     tracing::debug!(server = %shown, pooled = connected.is_pooled(), "connected");
@@ -110,14 +118,4 @@ impl fmt::Debug for Servers {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.address.shown)
     }
-}
-
-/// The session that calls were given up on. What it was sent may still be carried out behind the
-/// lock of another, long after its caller has gone: it ends before the next one begins.
-fn given_up(replaced: &Connected) -> Option<&Session> {
-    if replaced.is_pooled() {
-        // What waits in the pooler for a session is dropped there.
-        replaced.retire();
-    }
-    replaced.unfinished()
 }

@@ -10,13 +10,13 @@ use tokio_postgres::{AsyncMessage, Client, Config, Connection, NoTls};
 
 use crate::address::Address;
 use crate::error;
+use crate::release_signals::ReleaseSignals;
 #[cfg(feature = "tls")]
 use crate::unconnected;
-use crate::wake::Ears;
 
 /// Owned by the driver's task: hears what the server sends unasked, and tells when the task ends.
 pub(crate) struct Lifeline {
-    pub(crate) ears: Arc<Ears>,
+    pub(crate) signals: Arc<ReleaseSignals>,
     pub(crate) vigil: Arc<Vigil>,
 }
 
@@ -24,7 +24,7 @@ impl Lifeline {
     fn heard(&self, message: &AsyncMessage) {
         self.vigil.heard();
         match message {
-            AsyncMessage::Notification(told) => self.ears.fire(told.channel(), told.payload()),
+            AsyncMessage::Notification(told) => self.signals.fire(told.channel(), told.payload()),
             AsyncMessage::Notice(notice) => tracing::debug!(%notice, "the server says"),
             _ => {}
         }
@@ -33,7 +33,7 @@ impl Lifeline {
 
 impl Drop for Lifeline {
     fn drop(&mut self) {
-        self.ears.lose();
+        self.signals.lose();
     }
 }
 

@@ -4,11 +4,9 @@ use std::error::Error as StdError;
 use std::fmt;
 use std::sync::Arc;
 
-use lockcore::BackendError;
+use lockcore::{BackendError, BoxError};
 use tokio_postgres::Error;
 use tokio_postgres::error::{DbError, Severity};
-
-use crate::exchange::Failed;
 
 /// A failure in words, with what to do about it; the driver's error is its source.
 #[derive(Clone, Debug)]
@@ -70,8 +68,29 @@ pub(crate) fn is_refusal(error: &Error) -> bool {
     error.as_db_error().is_some_and(|error| error.parsed_severity() == Some(Severity::Error))
 }
 
+/// Why a statement has no result.
+#[derive(Debug)]
+pub(crate) enum Failed {
+    /// The server answered with an error and undid the statement.
+    Refused(Error),
+    /// No answer came, or one that leaves the outcome open.
+    Unanswered(Error),
+}
+
+impl From<Error> for Failed {
+    fn from(error: Error) -> Self {
+        if is_refusal(&error) { Self::Refused(error) } else { Self::Unanswered(error) }
+    }
+}
+
 fn code(error: &Error) -> &str {
     error.as_db_error().map_or("", |error| error.code().code())
+}
+
+/// Whether a new connection may do better: the primary has become a standby, or the table was made
+/// anew under a prepared statement.
+pub(crate) fn is_of_another_server(error: &Error) -> bool {
+    matches!(code(error), "25006" | "0A000")
 }
 
 /// Two clients made the same table at once. Which index notices first decides about the code.
@@ -132,6 +151,21 @@ pub(crate) fn of_question(failed: Failed) -> BackendError {
     }
 }
 
+/// The same failure for each of those whom it concerns.
+pub(crate) fn again(failure: &BackendError) -> BackendError {
+    let copy = |source: &BoxError| {
+        let known = source.downcast_ref::<Failure>().cloned();
+        known.unwrap_or_else(|| Failure::new(source.to_string()))
+    };
+    match failure {
+        BackendError::Rejected(source) => BackendError::rejected(copy(source)),
+        BackendError::Ambiguous(source) => BackendError::ambiguous(copy(source)),
+        BackendError::Unavailable(source) => BackendError::unavailable(copy(source)),
+        BackendError::InvalidInput(wrong) => wrong.clone().into(),
+        other => BackendError::ambiguous(Failure::new(other.to_string())),
+    }
+}
+
 fn refusal(error: Error) -> BackendError {
     let (now, text) = error.as_db_error().map_or((true, "the statement was refused"), advice);
     let failure = Failure::of(text, error);
@@ -148,7 +182,7 @@ fn advice_on(code: &str) -> (bool, &'static str) {
         "55P03" => (true, "another transaction holds the lock's row or table for long: end it"),
         "57014" => (true, "the statement took too long or was cancelled"),
         "40001" | "40P01" => (true, "the server undid the statement in favour of another"),
-        "25006" => (true, "this server or session is read-only: connect to the primary"),
+        "25006" | "0A000" => (true, "this server or session is read-only: connect to the primary"),
         "53300" => (true, "the server takes no more connections: raise max_connections or pool"),
         "57P03" => (true, "the server is starting up or shutting down"),
         "42P01" => (

@@ -8,12 +8,46 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
 use std::time::Duration;
 
-use lockcore::Claim;
+use lockcore::{Claim, HolderId};
 use tokio_postgres::{Client, Error, Row};
 
-use crate::error;
+use crate::error::{self, Failed};
 use crate::limit::{self, Limit};
-use crate::statements::{Param, Prepared, Query};
+use crate::params::Param;
+use crate::statements::{Prepared, Query};
+
+/// What a statement is about.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Subject {
+    /// The shortest ttl of the leases.
+    ttl: Option<Duration>,
+    /// Holders whose statements must not overtake each other.
+    pub(crate) holders: [Option<HolderId>; 2],
+}
+
+impl Subject {
+    /// A lease of a holder's.
+    pub(crate) fn lease(claim: &Claim) -> Self {
+        Self { ttl: Some(claim.ttl), holders: [Some(claim.holder), None] }
+    }
+
+    /// A lease that passes from one holder to another.
+    pub(crate) fn hand_over(from: &Claim, to: &Claim) -> Self {
+        Self { ttl: Some(to.ttl), holders: [Some(from.holder), Some(to.holder)] }
+    }
+
+    /// Renewals. A late one changes nothing, so they may come in any order.
+    pub(crate) fn renewals(claims: &[Claim]) -> Self {
+        Self { ttl: claims.iter().map(|claim| claim.ttl).min(), holders: [None; 2] }
+    }
+
+    /// The advisory locks by which the statements of a holder wait for each other where sessions
+    /// are shared: as much of its id as a lock has for a name.
+    #[cfg(feature = "pool")]
+    pub(crate) fn marks(&self) -> Vec<i64> {
+        self.holders.iter().flatten().map(|holder| holder.as_u128() as i64).collect()
+    }
+}
 
 /// The settings that every statement of ours runs with, whatever the defaults of the role, the
 /// database and the server are.
@@ -24,7 +58,6 @@ use crate::statements::{Param, Prepared, Query};
 pub(crate) struct Settings {
     /// For a call that names no ttl, and the most for any.
     most: Limit,
-    mark: Option<i64>,
 }
 
 impl Default for Settings {
@@ -35,17 +68,12 @@ impl Default for Settings {
 
 impl Settings {
     pub(crate) fn new(statement_timeout: Duration) -> Self {
-        Self { most: Limit::of(statement_timeout), mark: None }
+        Self { most: Limit::of(statement_timeout) }
     }
 
-    /// With a lock that each transaction holds to its end, for others to wait for.
-    pub(crate) fn marked(&self, number: i64) -> Self {
-        Self { mark: Some(number), ..*self }
-    }
-
-    /// What the server may take for a call that concerns this claim.
-    pub(crate) fn limit_for(&self, claim: Option<&Claim>) -> Limit {
-        claim.map_or(self.most, |claim| self.most.for_ttl(claim.ttl))
+    /// What the server may take for a statement.
+    pub(crate) fn limit_for(&self, subject: &Subject) -> Limit {
+        subject.ttl.map_or(self.most, |ttl| self.most.for_ttl(ttl))
     }
 
     fn values(&self) -> [(&'static str, String); 3] {
@@ -59,14 +87,15 @@ impl Settings {
         ]
     }
 
-    /// The first part of a transaction.
-    fn begin(&self, limit: Limit) -> String {
+    /// The first part of a transaction. It holds the advisory locks `marks` to its end, for others
+    /// to wait for.
+    fn begin(&self, limit: Limit, marks: &[i64]) -> String {
         // At READ COMMITTED, what waited for a row sees it as it is then, in place of failing.
         let mut begin = String::from("BEGIN ISOLATION LEVEL READ COMMITTED, READ WRITE");
         for (name, value) in limit.values().into_iter().chain(self.values()) {
             let _ = write!(begin, "; SET LOCAL {name} = {value}");
         }
-        if let Some(number) = self.mark {
+        for number in marks {
             let _ = write!(begin, "; SELECT pg_advisory_xact_lock({number})");
         }
         begin
@@ -81,21 +110,6 @@ impl Settings {
             let _ = write!(options, " -c {name}={value}");
         }
         options
-    }
-}
-
-/// Why a statement has no result.
-#[derive(Debug)]
-pub(crate) enum Failed {
-    /// The server answered with an error and undid the statement.
-    Refused(Error),
-    /// No answer came, or one that leaves the outcome open.
-    Unanswered(Error),
-}
-
-impl From<Error> for Failed {
-    fn from(error: Error) -> Self {
-        if error::is_refusal(&error) { Self::Refused(error) } else { Self::Unanswered(error) }
     }
 }
 
@@ -183,11 +197,12 @@ pub(crate) async fn on_shared(
     client: &Client,
     turn: &Turn,
     settings: &Settings,
-    limit: Limit,
+    subject: &Subject,
+    marks: &[i64],
     query: &Query,
     params: &[Param<'_>],
 ) -> Result<Vec<Row>, Failed> {
-    let begin = settings.begin(limit);
+    let begin = settings.begin(settings.limit_for(subject), marks);
     let mut parts = pin!(async {
         tokio::join!(
             // In this order: the driver sends what it is handed at the first poll of each.
@@ -218,6 +233,13 @@ pub(crate) async fn on_shared(
     }
 }
 
+/// Sends a statement on a session of our own and does not wait for its answer.
+pub(crate) fn send_only(client: &Client, query: &Query, params: &[Param<'_>]) {
+    let mut sent = pin!(client.query_typed(&query.sql, params));
+    // The first poll hands it to the driver, which reads the answer and drops it.
+    let _ = sent.as_mut().poll(&mut std::task::Context::from_waker(std::task::Waker::noop()));
+}
+
 /// Waits until a transaction that was marked so and has begun has ended.
 ///
 /// A pooler passes on all parts of a transaction, and the server carries them out, also when the
@@ -228,6 +250,6 @@ pub(crate) async fn until_over(
     settings: &Settings,
     number: i64,
 ) -> Result<(), Error> {
-    let begin = settings.begin(settings.most);
-    client.batch_execute(&format!("{begin}; SELECT pg_advisory_xact_lock({number}); COMMIT")).await
+    let begin = settings.begin(settings.most, &[number]);
+    client.batch_execute(&format!("{begin}; COMMIT")).await
 }

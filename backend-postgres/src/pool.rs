@@ -1,12 +1,13 @@
 //! Connections of a pool of the caller's.
 
 use deadpool_postgres::{Object, Pool, PoolError};
-use lockcore::{BackendError, Claim};
+use lockcore::BackendError;
 use tokio_postgres::Row;
 
-use crate::error::Failure;
-use crate::exchange::{self, Failed, Settings, Turn};
-use crate::statements::{Param, Query};
+use crate::error::{Failed, Failure};
+use crate::exchange::{self, Settings, Subject, Turn};
+use crate::params::Param;
+use crate::statements::Query;
 use crate::unconnected::Unconnected;
 
 /// Sends a statement on a connection of the pool, which is waited for as long as the pool does.
@@ -17,19 +18,16 @@ use crate::unconnected::Unconnected;
 pub(crate) async fn exchange(
     pool: &Pool,
     settings: &Settings,
-    claim: Option<&Claim>,
+    subject: &Subject,
     query: &Query,
     params: &[Param<'_>],
 ) -> Result<Result<Vec<Row>, Failed>, BackendError> {
     let object = pool.get().await.map_err(no_connection)?;
     let mut lent = Lent { object: None, answered: false };
     let client = lent.object.insert(object);
-    // As much of it as a lock has for a name.
-    let marked = claim.map(|claim| settings.marked(claim.holder.as_u128() as i64));
-    let settings = marked.as_ref().unwrap_or(settings);
     // Lent to nobody else meanwhile: it is always our turn.
-    let (turn, limit) = (Turn::default(), settings.limit_for(claim));
-    let done = exchange::on_shared(client, &turn, settings, limit, query, params).await;
+    let (turn, marks) = (Turn::default(), subject.marks());
+    let done = exchange::on_shared(client, &turn, settings, subject, &marks, query, params).await;
     lent.answered = !matches!(done, Err(Failed::Unanswered(_)));
     Ok(done)
 }

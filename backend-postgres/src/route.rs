@@ -1,21 +1,23 @@
-//! The way to the server: our own link, or connections lent by the caller.
+//! The way to the server: sessions of our own, or connections lent by the caller.
 
 use std::fmt;
 use std::sync::Arc;
 
-use lockcore::{BackendError, Claim, ReleaseSignal};
+use lockcore::{BackendError, HolderId, ReleaseSignal};
 use tokio_postgres::{Client, Row};
 
-use crate::connection::Link;
-use crate::error::{self, Failure};
-use crate::exchange::{self, Failed, Settings, Turn};
+use crate::error::{self, Failed, Failure};
+use crate::exchange::{self, Settings, Subject, Turn};
+use crate::params::Param;
 #[cfg(feature = "pool")]
 use crate::pool;
-use crate::statements::{Param, Query};
+use crate::release_signals::Topic;
+use crate::sessions::Sessions;
+use crate::statements::Query;
 
 #[derive(Clone)]
 pub(crate) enum Route {
-    Own(Link),
+    Own(Arc<Sessions>),
     Given(Arc<Given>),
     #[cfg(feature = "pool")]
     Pool(deadpool_postgres::Pool, Settings),
@@ -37,7 +39,7 @@ impl Given {
 impl fmt::Debug for Route {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Own(link) => fmt::Debug::fmt(link, f),
+            Self::Own(sessions) => fmt::Debug::fmt(sessions, f),
             Self::Given(..) => f.write_str("a connection of the caller's"),
             #[cfg(feature = "pool")]
             Self::Pool(..) => f.write_str("a pool of the caller's"),
@@ -46,14 +48,14 @@ impl fmt::Debug for Route {
 }
 
 impl Route {
-    /// Sends a statement that changes a holder's lease, once there is a connection.
+    /// Sends a statement that changes leases, once there is a connection.
     pub(crate) async fn command(
         &self,
-        claim: &Claim,
+        subject: Subject,
         query: &Query,
         params: &[Param<'_>],
     ) -> Result<Vec<Row>, BackendError> {
-        self.send(Some(claim), query, params).await?.map_err(error::of_command)
+        self.send(&subject, query, params).await?.map_err(error::of_command)
     }
 
     /// Sends a question, which changes nothing.
@@ -62,7 +64,7 @@ impl Route {
         query: &Query,
         params: &[Param<'_>],
     ) -> Result<Vec<Row>, BackendError> {
-        self.send(None, query, params).await?.map_err(error::of_question)
+        self.send(&Subject::default(), query, params).await?.map_err(error::of_question)
     }
 
     /// Sends a statement, and leaves the judgement of its failure to the caller; without a
@@ -72,21 +74,17 @@ impl Route {
         query: &Query,
         params: &[Param<'_>],
     ) -> Result<Result<Vec<Row>, Failed>, BackendError> {
-        self.send(None, query, params).await
+        self.send(&Subject::default(), query, params).await
     }
 
-    /// `claim`: what the statement is about, if it is about a lease of a holder's.
     async fn send(
         &self,
-        claim: Option<&Claim>,
+        subject: &Subject,
         query: &Query,
         params: &[Param<'_>],
     ) -> Result<Result<Vec<Row>, Failed>, BackendError> {
         match self {
-            Self::Own(link) => {
-                let connected = link.connected().await?;
-                Ok(connected.exchange(claim, query, params).await)
-            }
+            Self::Own(sessions) => sessions.send(subject, query, params).await,
             Self::Given(given) => {
                 let Given { client, turn, settings } = &**given;
                 if client.is_closed() {
@@ -94,20 +92,64 @@ impl Route {
                         "the connection that was given is closed",
                     )));
                 }
-                let limit = settings.limit_for(claim);
-                Ok(exchange::on_shared(client, turn, settings, limit, query, params).await)
+                Ok(exchange::on_shared(client, turn, settings, subject, &[], query, params).await)
             }
             #[cfg(feature = "pool")]
             Self::Pool(pool, settings) => {
-                pool::exchange(pool, settings, claim, query, params).await
+                pool::exchange(pool, settings, subject, query, params).await
             }
         }
     }
 
-    /// Arms a signal; where sessions are shared there is none, and waiting polls.
-    pub(crate) async fn watch(&self, payload: String) -> Result<ReleaseSignal, BackendError> {
+    /// Sends a statement that nobody depends on. On sessions of our own its answer is not waited
+    /// for.
+    pub(crate) async fn tell(&self, query: &Query, params: &[Param<'_>]) {
+        if let Self::Own(sessions) = self
+            && sessions.send_only(query, params)
+        {
+            return;
+        }
+        let told = self.exchange(query, params).await;
+        if let Ok(Err(error)) = told {
+            tracing::debug!(?error, "a release was not told");
+        }
+    }
+
+    /// The number by which others can signal a holder; 0: it polls.
+    pub(crate) fn listener_for(&self, holder: HolderId) -> i64 {
         match self {
-            Self::Own(link) => link.connected().await?.watch(payload).await,
+            Self::Own(sessions) => sessions
+                .listening()
+                .map_or(0, |session| session.signals().listener_for(holder.to_string())),
+            _ => 0,
+        }
+    }
+
+    /// The number by which others can signal this process; 0: it does not listen.
+    pub(crate) fn listener(&self) -> i64 {
+        match self {
+            Self::Own(sessions) => {
+                sessions.listening().map_or(0, |session| session.signals().listener())
+            }
+            _ => 0,
+        }
+    }
+
+    /// Signals a holder of this process, if `listener` is this process.
+    pub(crate) fn signal_own(&self, listener: i64, payload: &str) -> bool {
+        let Self::Own(sessions) = self else { return false };
+        let session = sessions.listening();
+        let session = session.filter(|session| session.signals().listener() == listener);
+        if let Some(session) = &session {
+            session.signals().signal(payload);
+        }
+        session.is_some()
+    }
+
+    /// Arms a signal; where sessions are shared there is none, and waiting polls.
+    pub(crate) async fn watch(&self, topic: Topic) -> Result<ReleaseSignal, BackendError> {
+        match self {
+            Self::Own(sessions) => sessions.watch(topic).await,
             _ => Ok(ReleaseSignal::never()),
         }
     }
@@ -115,7 +157,7 @@ impl Route {
     /// Finds out whether the server can be reached.
     pub(crate) async fn ready(&self) -> Result<(), BackendError> {
         match self {
-            Self::Own(link) => Ok(link.connected().await.map(drop)?),
+            Self::Own(sessions) => sessions.ready().await,
             _ => self.ask(&Query::rare("SELECT", ""), &[]).await.map(drop),
         }
     }

@@ -1,26 +1,18 @@
-//! The table of leases: its name, whether it is there, and making it.
+//! The name of the table of leases.
 
 use std::fmt::Write as _;
 
-use lockcore::{BackendError, InvalidInput, LockKey};
-use tokio_postgres::types::Type;
-
-use crate::error::{self, Failure};
-use crate::route::Route;
-use crate::statements::{Query, Statements};
+use lockcore::{InvalidInput, LockKey};
 
 /// The server cuts longer names, and then two are one.
 const MAX_NAME: usize = 63;
-
-/// How often the table is looked for while others make it.
-const TRIES: usize = 5;
 
 /// The name of the table, in a schema: never looked up along a search path, which may differ from
 /// user to user.
 #[derive(Clone, Debug)]
 pub(crate) struct Table {
-    schema: String,
-    name: String,
+    pub(crate) schema: String,
+    pub(crate) name: String,
 }
 
 impl Default for Table {
@@ -58,74 +50,20 @@ impl Table {
         format!("{}.{}", self.schema, self.name)
     }
 
-    /// Where releases are told.
+    /// Where releases of announced leases are told.
     pub(crate) fn channel(&self) -> &str {
         &self.name
     }
 
-    /// What the payload of a release starts with: tables of the same name in other schemas share
-    /// the channel.
-    pub(crate) fn payload_start(&self) -> String {
-        format!("{}:", self.schema)
-    }
-
-    /// What is told when a key is released. In hexadecimal: a payload is text in the encoding of
-    /// the database, whatever that is.
+    /// What is told when an announced lease of a key is released. In hexadecimal: a payload is
+    /// text in the encoding of the database, whatever that is. With the schema: tables of the same
+    /// name in other schemas share the channel.
     pub(crate) fn payload(&self, key: &LockKey) -> String {
-        let mut payload = self.payload_start();
+        let mut payload = format!("{}:", self.schema);
         for byte in key.as_str().bytes() {
             let _ = write!(payload, "{byte:02x}");
         }
         payload
-    }
-
-    /// Whether the table is there. Looks only, and needs no right.
-    ///
-    /// # Errors
-    ///
-    /// What is there under its name cannot hold leases.
-    async fn is_there(&self, route: &Route) -> Result<bool, BackendError> {
-        let question = Query::rare(include_str!("sql/table.sql"), "");
-        let params = [(&self.schema as _, Type::TEXT), (&self.name as _, Type::TEXT)];
-        let rows = route.ask(&question, &params).await?;
-        let Some(row) = rows.first() else { return Ok(false) };
-        let (is_table, is_logged) = (row.try_get(0), row.try_get(1));
-        match (is_table, is_logged) {
-            (Ok(true), Ok(true)) => Ok(true),
-            (Ok(true), Ok(false)) => Err(BackendError::rejected(Failure::new(format!(
-                "the table {} is unlogged: a crash of the server would forget all leases",
-                self.shown()
-            )))),
-            (Ok(false), Ok(_)) => Err(BackendError::rejected(Failure::new(format!(
-                "{} is there, but is not a table: use another name",
-                self.shown()
-            )))),
-            _ => Err(error::unexpected("a look for the table")),
-        }
-    }
-
-    /// Makes the table unless it is there; any number of clients may do so at once.
-    pub(crate) async fn ensure(
-        &self,
-        route: &Route,
-        statements: &Statements,
-    ) -> Result<(), BackendError> {
-        for _ in 0..TRIES {
-            // First a look: to ask for what is there takes the right to create as well.
-            if self.is_there(route).await? {
-                return Ok(());
-            }
-            match route.exchange(&statements.create, &[]).await? {
-                Ok(_) => {}
-                // Another client was faster, in the middle of our attempt.
-                Err(refused) if error::is_made_twice(&refused) => {}
-                Err(refused) => return Err(error::cannot_create(&self.shown(), refused)),
-            }
-        }
-        Err(BackendError::unavailable(Failure::new(format!(
-            "the table {} comes and goes",
-            self.shown()
-        ))))
     }
 }
 

@@ -2,7 +2,9 @@
 
 use lockcore::InvalidInput;
 
-use crate::address::wrong;
+pub(crate) fn wrong(what: &str) -> InvalidInput {
+    InvalidInput::new(format!("the server's URL is not usable: {what}"))
+}
 
 /// A URL taken apart.
 #[derive(Default)]

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use fixture::Version1;
+use fixture::Version2;
 use lockcore::{BoxError, LockBackend};
 use lockcore_conformance::servers::{PostgresOptions, PostgresServer};
 use lockcore_conformance::{Fault, Harness};
@@ -34,7 +34,7 @@ impl Harness for Postgres {
     }
 
     async fn fixture(&self) -> Result<Option<Arc<dyn LockBackend>>, BoxError> {
-        Ok(Some(Arc::new(Version1::connect(&self.0.url()).await?)))
+        Ok(Some(Arc::new(Version2::connect(&self.0.url()).await?)))
     }
 
     async fn inflict(&self, fault: Fault) -> bool {

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use fixture::Version1;
+use fixture::Version2;
 use lockcore::{BoxError, LockBackend};
 use lockcore_conformance::servers::{PgBouncer, PostgresOptions, PostgresServer};
 use lockcore_conformance::{Fault, Harness};
@@ -36,7 +36,7 @@ impl Harness for Pooled {
 
     /// With a session of its own: processes before and behind the pooler share a table.
     async fn fixture(&self) -> Result<Option<Arc<dyn LockBackend>>, BoxError> {
-        Ok(Some(Arc::new(Version1::connect(&self.0.postgres().url()).await?)))
+        Ok(Some(Arc::new(Version2::connect(&self.0.postgres().url()).await?)))
     }
 
     async fn inflict(&self, fault: Fault) -> bool {

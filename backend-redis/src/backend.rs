@@ -2,26 +2,28 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use lockcore::{
-    Acquire, BackendError, Claim, Contention, HolderId, Lease, LeaseInfo, Limits, LockBackend,
-    LockKey, Release, ReleaseSignal, Renew, StoreMemory, async_trait,
+    Acquire, BackendError, Claim, HandOver, Incarnation, LeaseInfo, Limits, LockBackend, LockKey,
+    Release, ReleaseSignal, Renew, async_trait,
 };
 use redis::aio::ConnectionLike;
-use redis::{RedisError, Value};
+use redis::{Cmd, Pipeline, RedisError, Value};
 
-use crate::builder::{RETENTION, RedisBackendBuilder};
+use crate::answers::Answers;
+use crate::builder::RedisBackendBuilder;
 use crate::connected::Connected;
-use crate::error;
 use crate::keys::Names;
-use crate::route::{Lender, Ready, Reply, Route};
-use crate::scripts::{ACQUIRE, INSPECT, RELEASE, RENEW, Script};
-use crate::server::text;
+use crate::memory::{self, Question};
+use crate::route::{Lender, Ready, Route};
+use crate::scripts::{ACQUIRE, HAND_OVER, INCARNATION, INSPECT, RELEASE, RENEW, Script};
 
 const MIN_TTL: Duration = Duration::from_millis(10);
 const MAX_TTL: Duration = Duration::from_secs(24 * 60 * 60);
+/// The longest place in a line. The scripts know it, and that a record outlives its lease by so
+/// much at least.
+pub(crate) const MAX_WAIT: Duration = Duration::from_secs(60);
 /// Redis shows nothing that has expired, to the millisecond of the clock it read when it took up
 /// the command; the rest is for that reading and for rounding.
 const EXPIRY_LAG: Duration = Duration::from_millis(10);
@@ -39,11 +41,20 @@ const EXPIRY_LAG: Duration = Duration::from_millis(10);
 /// [`source`](std::error::Error::source).
 #[derive(Clone)]
 pub struct RedisBackend {
-    route: Route,
+    pub(crate) route: Route,
     pub(crate) names: Names,
-    retention: String,
-    /// The server spreads keys over slots: the born record is left out.
-    clustered: Arc<AtomicBool>,
+    retention: Retention,
+    /// Where this process hears whose turn it is: its part of the channel's name.
+    process: Arc<str>,
+}
+
+/// For how long a token outlives its lease.
+#[derive(Clone)]
+struct Retention {
+    millis: u64,
+    /// In the digits of a record, and in those of a number.
+    padded: Arc<str>,
+    plain: Arc<str>,
 }
 
 impl RedisBackend {
@@ -75,103 +86,115 @@ impl RedisBackend {
     }
 
     /// Asks over a connection of the caller's, such as a `ConnectionManager` or a cluster
-    /// connection. Waiting then polls, and how long the store has forgotten nothing is not known:
-    /// see [`RedisBackendBuilder::from_connection`].
+    /// connection. Waiting then polls, and a lease's incarnation is `None`: see [`RedisBackendBuilder::from_connection`].
     pub fn from_connection<C>(connection: C) -> Self
     where
         C: ConnectionLike + Clone + Send + Sync + 'static,
     {
-        let lender = Arc::new(Lender(connection));
-        Self::new(Route::Lent(lender), Names::default(), RETENTION)
+        RedisBackendBuilder::lent(Arc::new(Lender(connection)))
     }
 
-    pub(crate) fn new(route: Route, names: Names, retention: Duration) -> Self {
-        Self {
-            route,
-            names,
-            retention: retention.as_millis().to_string(),
-            clustered: Arc::default(),
-        }
+    pub(crate) fn new(route: Route, names: Names, retention: Duration, process: &str) -> Self {
+        let millis = millis(retention.max(MAX_WAIT));
+        let retention = Retention {
+            millis,
+            padded: format!("{millis:013}").into(),
+            plain: millis.to_string().into(),
+        };
+        Self { route, names, retention, process: process.into() }
+    }
+
+    pub(crate) fn padded_retention(&self) -> &str {
+        &self.retention.padded
     }
 
     pub(crate) async fn ready(&self) -> Result<Ready, BackendError> {
         self.route.ready().await
     }
 
-    fn memory(&self, connected: &Connected, born: &str, now: &str) -> Option<StoreMemory> {
-        let (id, since) = born.split_once('|')?;
-        let id: HolderId = id.parse().ok()?;
-        let known = now.parse::<u64>().ok()?.saturating_sub(since.parse().ok()?);
-        // The record may be older than what the server read back from disk when it started.
-        let age = Duration::from_micros(known).min(connected.facts.uptime());
-        Some(StoreMemory::new(id.as_u128(), age))
-    }
-
-    /// Runs a script that grants, with the born record where that can be carried along.
+    /// Runs a script, and then asks for the incarnation where the claim wants it: in this order,
+    /// so that a store which lost its data in between does not vouch for the lease.
     async fn grant(
         &self,
         ready: &mut Ready,
         script: &Script,
+        call: Cmd,
         claim: &Claim,
-        label: &[&str],
-    ) -> Result<Value, RedisError> {
-        let (lease, counter) = (self.names.lease(&claim.key), self.names.counter(&claim.key));
-        let born = self.names.born();
-        let keys = [lease.as_str(), &counter, &born];
-        let (holder, ttl) = (claim.holder.to_string(), millis(claim.ttl).to_string());
-        let (floor, id) = (claim.min_token.to_string(), HolderId::random().to_string());
-        let args = [&[&*holder, &*ttl, &*floor, &*self.retention, &*id], label].concat();
+    ) -> (Result<Value, RedisError>, Option<Incarnation>) {
         // A connection of the caller's may lead anywhere, and next time to another server.
-        if ready.connected.is_some() && !self.clustered.load(Ordering::Relaxed) {
-            match ready.run(script, &script.call(&keys, &args)).await {
-                // Refused before anything was done. Once: from here on the record is left out.
-                Err(refused) if error::is_crossslot(&refused) => {
-                    self.clustered.store(true, Ordering::Relaxed);
-                }
-                done => return done,
-            }
-        }
-        ready.run(script, &script.call(&keys[..2], &args)).await
+        let Some(connected) = ready.connected.clone().filter(|_| claim.incarnation) else {
+            return (ready.run(script, &call).await, None);
+        };
+        let mut calls = Pipeline::with_capacity(2);
+        calls.add_command(call);
+        let (question, ask) = connected.memory.question(&self.names.incarnation());
+        calls.add_command(ask);
+        let mut answers = match ready.run_all(&calls).await {
+            Ok(answers) => answers.into_iter(),
+            Err(error) => return (Err(error), None),
+        };
+        let answer = answers.next().unwrap_or(Ok(Value::Okay));
+        let told = answers.next().unwrap_or(Ok(Value::Nil));
+        (answer, self.incarnation(ready, &connected, &question, told).await)
     }
 
-    /// The lease that such a script answers.
-    fn granted(
+    /// The incarnation, from the answer to a question about it. It is asked in full where the
+    /// record is not the one that is known.
+    pub(crate) async fn incarnation(
         &self,
-        ready: &Ready,
-        claim: &Claim,
-        fields: &[Value],
-        what: &str,
-    ) -> Result<Lease, BackendError> {
-        let token = fields.first().and_then(text).and_then(|token| token.parse().ok());
-        let token = token.ok_or_else(|| error::unexpected(what))?;
-        let memory = match (fields, ready.connected.as_deref()) {
-            ([_, born, now], Some(connected)) => {
-                text(born).zip(text(now)).and_then(|(born, now)| self.memory(connected, born, now))
+        ready: &mut Ready,
+        connected: &Connected,
+        question: &Question,
+        answer: Result<Value, RedisError>,
+    ) -> Option<Incarnation> {
+        if let Question::Same = question {
+            if let Some(same) = connected.memory.same(&answer) {
+                return Some(same);
             }
-            _ => None,
-        };
-        Ok(Lease::new(token, Duration::from_millis(millis(claim.ttl))).with_memory(memory))
+            let ask = memory::in_full(&self.names.incarnation());
+            let answer = ready.run(&INCARNATION, &ask).await;
+            return connected.memory.learn(answer, connected.facts.uptime());
+        }
+        connected.memory.learn(answer, connected.facts.uptime())
+    }
+
+    fn renew_call(&self, claim: &Claim) -> Cmd {
+        let (holder, ttl) = (holder(claim), stored_millis(claim.ttl).to_string());
+        let least = least_token(claim);
+        let args = [&*holder, &*ttl, &*self.retention.padded, &*least];
+        RENEW.call(&[self.names.record(&claim.key)], &args)
+    }
+
+    /// What follows the holder in its place, if the claim waits.
+    fn place(&self, ready: &Ready, claim: &Claim) -> Option<[String; 2]> {
+        let wait = stored_millis(claim.wait?);
+        let listens = ready.connected.as_ref().is_some_and(|it| it.listens(claim.holder));
+        Some([wait.to_string(), format!("{}{}", self.process, if listens { 'p' } else { '-' })])
     }
 }
 
 /// Whole milliseconds, rounded up: a lease never ends before what was claimed.
-fn millis(ttl: Duration) -> u64 {
-    u64::try_from(ttl.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX)
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX)
 }
 
-pub(crate) fn info(key: &LockKey, fields: &[Value]) -> Result<LeaseInfo, BackendError> {
-    let read = || {
-        let [holder, token, Value::Int(left), Value::BulkString(label)] = fields else {
-            return None;
-        };
-        let holder = text(holder)?.parse().ok()?;
-        let token = text(token)?.parse().ok()?;
-        let left = Duration::from_millis(u64::try_from(*left).ok()?);
-        // A label is text when we write it; whoever else wrote it, the lease is still shown.
-        let label = String::from_utf8_lossy(label);
-        Some(LeaseInfo::new(key.clone(), holder, token, left, label))
-    };
-    read().ok_or_else(|| error::unexpected("an inspection"))
+/// The same for the store, which counts from the start of the millisecond of its clock.
+pub(crate) fn stored_millis(ttl: Duration) -> u64 {
+    millis(ttl) + 1
+}
+
+/// How a record of the claim's holder begins.
+pub(crate) fn holder(claim: &Claim) -> String {
+    format!("2|{}", claim.holder)
+}
+
+pub(crate) fn least_token(claim: &Claim) -> String {
+    if claim.min_token == 0 { String::new() } else { format!("{:016}", claim.min_token) }
+}
+
+/// Reads the answers to a call about a claim's record.
+pub(crate) fn answers<'a>(call: &'static str, record: &'a str, claim: &Claim) -> Answers<'a> {
+    Answers { call, record, ttl: Duration::from_millis(millis(claim.ttl)) }
 }
 
 impl fmt::Debug for RedisBackend {
@@ -186,66 +209,90 @@ impl fmt::Debug for RedisBackend {
 #[async_trait]
 impl LockBackend for RedisBackend {
     fn limits(&self) -> Limits {
-        Limits::new(MIN_TTL, MAX_TTL).with_expiry_lag(EXPIRY_LAG)
+        Limits::new(MIN_TTL, MAX_TTL).with_expiry_lag(EXPIRY_LAG).with_line(MAX_WAIT)
     }
 
     async fn acquire(&self, claim: &Claim) -> Result<Acquire, BackendError> {
         self.limits().check(claim)?;
         let mut ready = self.ready().await?;
-        let answer = self.grant(&mut ready, &ACQUIRE, claim, &[&claim.label]).await;
-        match Reply::read(answer.map_err(error::of_command)?, "an acquire")? {
-            Reply::Done(fields) => {
-                Ok(Acquire::Acquired(self.granted(&ready, claim, &fields, "an acquire")?))
-            }
-            Reply::No(fields) => match fields.first() {
-                // A record still stands in the millisecond in which it ends.
-                Some(Value::Int(left)) => Ok(Acquire::Contended(Contention::new(
-                    u64::try_from(*left).ok().map(|left| Duration::from_millis(left + 1)),
-                ))),
-                _ => Err(error::unexpected("an acquire")),
-            },
-        }
+        let record = self.names.record(&claim.key);
+        let (holder, ttl) = (holder(claim), stored_millis(claim.ttl));
+        let (expiry, ttl) = ((ttl + self.retention.millis).to_string(), ttl.to_string());
+        let (least, place) = (least_token(claim), self.place(&ready, claim));
+        let mut args =
+            vec![&*holder, &*ttl, &*self.retention.padded, &*expiry, &*claim.label, &*least];
+        args.extend(place.iter().flatten().map(String::as_str));
+        let call = ACQUIRE.call(&[&record], &args);
+        let (answer, incarnation) = self.grant(&mut ready, &ACQUIRE, call, claim).await;
+        answers("an acquire", &record, claim).acquire(answer, incarnation)
     }
 
     async fn renew(&self, claim: &Claim) -> Result<Renew, BackendError> {
         self.limits().check(claim)?;
         let mut ready = self.ready().await?;
-        let answer = self.grant(&mut ready, &RENEW, claim, &[]).await;
-        match Reply::read(answer.map_err(error::of_command)?, "a renewal")? {
-            Reply::Done(fields) => {
-                Ok(Renew::Renewed(self.granted(&ready, claim, &fields, "a renewal")?))
-            }
-            Reply::No(_) => Ok(Renew::NotHeld),
-        }
+        let call = self.renew_call(claim);
+        let (answer, incarnation) = self.grant(&mut ready, &RENEW, call, claim).await;
+        answers("a renewal", &self.names.record(&claim.key), claim).renew(answer, incarnation)
+    }
+
+    async fn renew_many(&self, claims: &[Claim]) -> Vec<Result<Renew, BackendError>> {
+        self.renew_all(claims).await
     }
 
     async fn release(&self, claim: &Claim) -> Result<Release, BackendError> {
         self.limits().check(claim)?;
-        let lease = self.names.lease(&claim.key);
-        let args = [&*claim.holder.to_string(), &*self.names.channel(&claim.key)];
-        let call = RELEASE.call(&[&lease], &args);
+        let record = self.names.record(&claim.key);
+        let announce = if claim.announce { "1" } else { "" };
+        let args = [&*holder(claim), &*self.retention.padded, &*self.retention.plain, announce];
+        let call = RELEASE.call(&[&record], &args);
         let answer = self.ready().await?.run(&RELEASE, &call).await;
-        match Reply::read(answer.map_err(error::of_command)?, "a release")? {
-            Reply::Done(_) => Ok(Release::Released),
-            Reply::No(_) => Ok(Release::NotHeld),
-        }
+        answers("a release", &record, claim).release(answer)
+    }
+
+    async fn hand_over(
+        &self,
+        from: &Claim,
+        to: &Claim,
+        over: bool,
+    ) -> Result<HandOver, BackendError> {
+        self.limits().check(from)?;
+        self.limits().check(to)?;
+        let mut ready = self.ready().await?;
+        let record = self.names.record(&from.key);
+        let (from, holder, ttl) = (holder(from), holder(to), stored_millis(to.ttl));
+        let (expiry, ttl) = ((ttl + self.retention.millis).to_string(), ttl.to_string());
+        let (least, place) = (least_token(to), self.place(&ready, to));
+        let over = if over { "1" } else { "0" };
+        let mut args = vec![
+            &*from,
+            &*holder,
+            &*ttl,
+            &*self.retention.padded,
+            &*expiry,
+            &*to.label,
+            &*least,
+            over,
+        ];
+        args.extend(place.iter().flatten().map(String::as_str));
+        let call = HAND_OVER.call(&[&record], &args);
+        let (answer, incarnation) = self.grant(&mut ready, &HAND_OVER, call, to).await;
+        answers("a hand-over", &record, to).hand_over(answer, incarnation)
     }
 
     async fn watch(&self, claim: &Claim) -> Result<ReleaseSignal, BackendError> {
         self.limits().check(claim)?;
         match self.ready().await?.connected {
-            Some(connected) => connected.watch(self.names.channel(&claim.key)).await,
+            Some(connected) if claim.wait.is_some() => connected.watch_turn(claim.holder).await,
+            Some(connected) => connected.watch_releases(self.names.released(&claim.key)).await,
             None => Ok(ReleaseSignal::never()),
         }
     }
 
     async fn inspect(&self, key: &LockKey) -> Result<Option<LeaseInfo>, BackendError> {
-        let call = INSPECT.call(&[&self.names.lease(key)], &[]);
+        let record = self.names.record(key);
+        let call = INSPECT.call(&[&record], &[]);
         let answer = self.ready().await?.run(&INSPECT, &call).await;
-        match Reply::read(answer.map_err(error::of_question)?, "an inspection")? {
-            Reply::Done(fields) => Ok(Some(info(key, &fields)?)),
-            Reply::No(_) => Ok(None),
-        }
+        Answers::question("an inspection", &record).inspect(answer, key)
     }
 
     async fn list(

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use lockcore::{BackendError, InvalidInput};
+use lockcore::{BackendError, HolderId, InvalidInput};
 use redis::aio::ConnectionLike;
 
 use crate::address::Address;
@@ -14,9 +14,9 @@ use crate::keys::{DEFAULT_PREFIX, Names};
 use crate::route::{Lend, Lender, Route};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
-pub(crate) const RETENTION: Duration = Duration::from_secs(24 * 60 * 60);
-/// A hundred years: far beyond use, far below what overflows in the server.
-const MAX_RETENTION: Duration = Duration::from_secs(100 * 366 * 24 * 60 * 60);
+const RETENTION: Duration = Duration::from_secs(60 * 60);
+/// Ten years: far beyond use, and a record has room for it beside a token far ahead of the clock.
+const MAX_RETENTION: Duration = Duration::from_secs(10 * 366 * 24 * 60 * 60);
 
 /// Settings of a [`RedisBackend`].
 ///
@@ -64,14 +64,19 @@ impl RedisBackendBuilder {
 
     /// Settings for asking over a connection of the caller's.
     ///
-    /// Its timeouts and reconnects are its own. Waiting for a release polls, a lease's memory is
-    /// `None`, and a connection that sends a command again by itself may turn a release that
+    /// Its timeouts and reconnects are its own. Waiting polls, a lease's incarnation is `None`, and
+    /// a connection that sends a command again by itself may turn a release that
     /// worked into `NotHeld`.
     pub fn from_connection<C>(connection: C) -> Self
     where
         C: ConnectionLike + Clone + Send + Sync + 'static,
     {
         Self::of(Server::Lent(Arc::new(Lender(connection))))
+    }
+
+    /// A backend with the defaults.
+    pub(crate) fn lent(lender: Arc<dyn Lend>) -> RedisBackend {
+        RedisBackend::new(Route::Lent(lender), Names::default(), RETENTION, &process())
     }
 
     fn of(server: Server) -> Self {
@@ -100,9 +105,9 @@ impl RedisBackendBuilder {
         self
     }
 
-    /// How long the last token of a key is kept after its lease could have ended: 24 hours unless
-    /// set. Once it is forgotten, tokens rise by the server's clock alone: choose it longer than
-    /// that clock could ever be set back.
+    /// How long the last token of a key is kept after its lease could have ended: an hour unless
+    /// set, and never less than a minute. Once it is forgotten, tokens rise by the server's clock
+    /// alone: choose it longer than that clock could ever be set back.
     pub fn token_retention(mut self, retention: Duration) -> Self {
         self.retention = retention;
         self
@@ -128,18 +133,20 @@ impl RedisBackendBuilder {
             return Err(InvalidInput::new("the connect timeout must not be zero").into());
         }
         if self.retention > MAX_RETENTION {
-            return Err(InvalidInput::new("a token is kept for at most 100 years").into());
+            return Err(InvalidInput::new("a token is kept for at most 10 years").into());
         }
+        let process = process();
         let roots = self.roots.as_deref();
         let address = match self.server {
             Server::Url(url) => Address::parse(&url, roots)?,
             Server::Client(client) => Address::of_client(&client, roots)?,
             Server::Lent(lender) => {
-                return Ok(RedisBackend::new(Route::Lent(lender), names, self.retention));
+                let route = Route::Lent(lender);
+                return Ok(RedisBackend::new(route, names, self.retention, &process));
             }
         };
-        let link = Link::new(Peer::new(address, self.connect_timeout));
-        Ok(RedisBackend::new(Route::Own(link), names, self.retention))
+        let link = Link::new(Peer::new(address, self.connect_timeout, names.channel(&process)));
+        Ok(RedisBackend::new(Route::Own(link), names, self.retention, &process))
     }
 
     /// Connects, so that a wrong address or password shows here.
@@ -156,6 +163,11 @@ impl RedisBackendBuilder {
         backend.ready().await?;
         Ok(backend)
     }
+}
+
+/// Names this process in the lines of keys: 16 hexadecimal digits.
+fn process() -> String {
+    format!("{:016x}", HolderId::random().as_u128() >> 64)
 }
 
 impl fmt::Debug for RedisBackendBuilder {

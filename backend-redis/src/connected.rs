@@ -1,37 +1,56 @@
-//! One connection, and who listens to it.
+//! One connection, and who listens on it.
 
-use std::future::poll_fn;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use futures_core::Stream;
-use lockcore::{BackendError, ReleaseSignal};
+use lockcore::{BackendError, HolderId, ReleaseSignal};
 use lockcore_link::{Connection, Vigil};
-use redis::aio::{MultiplexedConnection, PubSubStream};
+use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, PushInfo, PushKind, RedisError};
-use tokio::task::AbortHandle;
 
 use crate::address::Address;
-use crate::error;
+use crate::announcements::Announcements;
+use crate::memory::Memory;
 use crate::server::{self, Facts};
-use crate::unconnected::Unconnected;
-use crate::wake::{Topics, Wire};
+use crate::turns::Turns;
+
+/// Who waits for something on one connection. Also knows whether that is lost.
+#[derive(Clone)]
+struct Signals {
+    turns: Arc<Turns>,
+    announcements: Arc<Announcements>,
+}
+
+impl Signals {
+    fn lose(&self) {
+        self.turns.lose();
+        self.announcements.lose();
+    }
+
+    fn heard(&self, channel: &str, payload: &str) {
+        if !self.turns.fire(channel, payload) {
+            self.announcements.fire(channel);
+        }
+    }
+}
 
 /// Owned by the driver's task: hears what the server pushes, and tells when the task ends.
 struct Lifeline {
-    topics: Arc<Topics>,
+    signals: Signals,
     vigil: Arc<Vigil>,
 }
 
 impl Lifeline {
     fn pushed(&self, push: &PushInfo) {
         match push.kind {
-            PushKind::Disconnection => self.topics.lose(),
+            PushKind::Disconnection => self.signals.lose(),
             PushKind::Message => {
                 self.vigil.heard();
-                if let Some(channel) = push.data.first().and_then(server::text) {
-                    self.topics.fire(channel);
+                if let [channel, payload] = &*push.data
+                    && let Some((channel, payload)) =
+                        server::text(channel).zip(server::text(payload))
+                {
+                    self.signals.heard(channel, payload);
                 }
             }
             _ => self.vigil.heard(),
@@ -41,7 +60,7 @@ impl Lifeline {
 
 impl Drop for Lifeline {
     fn drop(&mut self) {
-        self.topics.lose();
+        self.signals.lose();
     }
 }
 
@@ -50,19 +69,17 @@ pub(crate) struct Connected {
     pub(crate) connection: MultiplexedConnection,
     pub(crate) facts: Facts,
     pub(crate) vigil: Arc<Vigil>,
+    pub(crate) memory: Memory,
     resp3: bool,
-    /// Also knows whether the connection is lost.
-    topics: Arc<Topics>,
-    client: redis::Client,
-    connect_timeout: Duration,
-    /// Where the older protocol takes subscriptions.
-    second: tokio::sync::Mutex<Option<Second>>,
+    /// The server is one of a cluster's.
+    clustered: AtomicBool,
+    signals: Signals,
 }
 
 impl Connected {
     pub(crate) async fn open(
         address: &Address,
-        connect_timeout: Duration,
+        channel: String,
         resp3: bool,
     ) -> Result<Self, RedisError> {
         #[cfg(feature = "tls")]
@@ -71,13 +88,14 @@ impl Connected {
             let _ = rustls::crypto::ring::default_provider().install_default();
         }
         let client = address.client(resp3);
-        let topics = Arc::new(Topics::default());
+        let signals =
+            Signals { turns: Arc::new(Turns::new(channel)), announcements: Arc::default() };
         let vigil = Arc::new(Vigil::default());
         // Calls are bounded by the core, which drops them; connecting is bounded as a whole.
         let mut config =
             AsyncConnectionConfig::new().set_connection_timeout(None).set_response_timeout(None);
         if resp3 {
-            let lifeline = Lifeline { topics: Arc::clone(&topics), vigil: Arc::clone(&vigil) };
+            let lifeline = Lifeline { signals: signals.clone(), vigil: Arc::clone(&vigil) };
             config = config.set_push_sender(move |push| {
                 lifeline.pushed(&push);
                 Ok::<(), ()>(())
@@ -89,115 +107,77 @@ impl Connected {
         let call = vigil.call();
         let facts = Facts::ask(&mut connection).await?;
         call.answered();
-        Ok(Self {
-            connection,
-            resp3,
-            topics,
-            vigil,
-            facts,
-            client: client.clone(),
-            connect_timeout,
-            second: tokio::sync::Mutex::new(None),
-        })
+        let clustered = AtomicBool::new(facts.clustered);
+        Ok(Self { connection, facts, vigil, memory: Memory::default(), resp3, clustered, signals })
     }
 
     pub(crate) fn resp3(&self) -> bool {
         self.resp3
     }
 
-    /// A call failed without an answer: the connection is of no more use.
-    pub(crate) fn broke(&self) {
-        self.topics.lose();
+    /// Whether keys may be on other servers.
+    pub(crate) fn is_clustered(&self) -> bool {
+        self.clustered.load(Ordering::Relaxed)
     }
 
-    pub(crate) async fn watch(&self, channel: String) -> Result<ReleaseSignal, BackendError> {
+    /// The server refused a call of several keys, and had not told that it is one of a cluster's.
+    pub(crate) fn found_clustered(&self) {
+        self.clustered.store(true, Ordering::Relaxed);
+    }
+
+    /// The connection is of no more use: a call failed without an answer, or another server serves.
+    pub(crate) fn broke(&self) {
+        self.signals.lose();
+    }
+
+    /// Whether a holder hears that its turn has come.
+    pub(crate) fn listens(&self, holder: HolderId) -> bool {
+        self.signals.turns.listens(holder)
+    }
+
+    /// Arms the signal of a holder that waits in a line.
+    pub(crate) async fn watch_turn(&self, holder: HolderId) -> Result<ReleaseSignal, BackendError> {
+        // The servers of a cluster do not know who listens on another of them.
+        if !self.resp3 || self.is_clustered() {
+            return Ok(ReleaseSignal::never());
+        }
         let call = self.vigil.call();
-        let armed = if self.resp3 {
-            let wire = Wire::Shared(self.connection.clone());
-            self.topics.watch(channel, wire).await
-        } else {
-            let (topics, wire) = self.second().await?;
-            topics.watch(channel, wire).await
-        };
-        // Where others watch the same channel, nothing was asked.
+        let armed = self.signals.turns.watch(holder, self.connection.clone()).await;
+        // After the first on a connection, nothing is asked.
         call.ended();
         armed
     }
 
-    /// The second connection. Cancel safe: who comes next starts over.
-    async fn second(&self) -> Result<(Arc<Topics>, Wire), BackendError> {
-        let mut second = self.second.lock().await;
-        let live = second.take_if(|second| second.topics.is_lost());
-        drop(live);
-        if second.is_none() {
-            *second = Some(self.open_second().await?);
+    /// Arms a signal for the releases that are announced on a channel.
+    pub(crate) async fn watch_releases(
+        &self,
+        channel: String,
+    ) -> Result<ReleaseSignal, BackendError> {
+        // RESP2 cannot take subscriptions beside commands.
+        if !self.resp3 {
+            return Ok(ReleaseSignal::never());
         }
-        match &*second {
-            Some(second) => Ok((Arc::clone(&second.topics), second.wire.clone())),
-            None => Err(Unconnected::abandoned().into()),
-        }
-    }
-
-    async fn open_second(&self) -> Result<Second, BackendError> {
-        let (server, tls) = {
-            let addr = self.client.get_connection_info().addr();
-            let tls = matches!(addr, redis::ConnectionAddr::TcpTls { .. });
-            (addr.to_string(), tls)
-        };
-        let limit = self.connect_timeout;
-        let opened = tokio::time::timeout(limit, self.client.get_async_pubsub()).await;
-        let (sink, stream) = match opened {
-            Err(_) => return Err(Unconnected::timed_out(&server, tls, limit).into()),
-            Ok(Err(error)) => {
-                let settings = self.client.get_connection_info().redis_settings();
-                let error = error::scrub(error, settings.password());
-                return Err(Unconnected::refused(&server, tls, error).into());
-            }
-            Ok(Ok(pubsub)) => pubsub.split(),
-        };
-        let lifeline = Lifeline { topics: Arc::default(), vigil: Arc::clone(&self.vigil) };
-        let topics = Arc::clone(&lifeline.topics);
-        let reader = tokio::spawn(read(stream, lifeline)).abort_handle();
-        Ok(Second { wire: Wire::Own(sink), topics, reader })
+        let call = self.vigil.call();
+        let armed = self.signals.announcements.watch(channel, self.connection.clone()).await;
+        // Where others watch the same channel, nothing was asked.
+        call.ended();
+        armed
     }
 }
 
 impl Connection for Connected {
     fn is_usable(&self) -> bool {
-        !self.topics.is_lost() && !self.vigil.is_suspect()
+        !self.signals.turns.is_lost() && !self.vigil.is_suspect()
     }
 
-    /// Who watches on it is woken now, not when the last call that hangs on it is given up.
+    /// All who listen on it are woken now, not when the last call that hangs on it is given up.
     fn retire(&self) {
-        self.topics.lose();
-        if let Ok(mut second) = self.second.try_lock() {
-            *second = None;
-        }
+        self.signals.lose();
     }
 }
 
 impl Drop for Connected {
     fn drop(&mut self) {
-        self.topics.lose();
-    }
-}
-
-/// A connection for subscriptions alone.
-struct Second {
-    topics: Arc<Topics>,
-    wire: Wire,
-    reader: AbortHandle,
-}
-
-impl Drop for Second {
-    fn drop(&mut self) {
-        self.reader.abort();
-        self.topics.lose();
-    }
-}
-
-async fn read(mut stream: PubSubStream, lifeline: Lifeline) {
-    while let Some(message) = poll_fn(|cx| Pin::new(&mut stream).poll_next(cx)).await {
-        lifeline.topics.fire(message.get_channel_name());
+        self.signals.lose();
     }
 }

@@ -19,18 +19,21 @@ pub(crate) type Link = lockcore_link::Link<Peer>;
 pub(crate) struct Peer {
     address: Address,
     connect_timeout: Duration,
+    /// Where this process hears whose turn it is.
+    channel: String,
     /// Learned from the server: it does not know the newer protocol.
     resp2: AtomicBool,
     warned: AtomicBool,
 }
 
 impl Peer {
-    pub(crate) fn new(address: Address, connect_timeout: Duration) -> Self {
+    pub(crate) fn new(address: Address, connect_timeout: Duration, channel: String) -> Self {
         Self {
             resp2: AtomicBool::new(address.resp2),
             warned: AtomicBool::new(false),
             address,
             connect_timeout,
+            channel,
         }
     }
 
@@ -49,7 +52,7 @@ impl Peer {
     }
 
     async fn greet(&self, resp3: bool) -> Result<Connected, RedisError> {
-        Connected::open(&self.address, self.connect_timeout, resp3).await
+        Connected::open(&self.address, self.channel.clone(), resp3).await
     }
 
     fn warn_of_eviction(&self, facts: &Facts) {

@@ -64,6 +64,16 @@ pub(crate) fn is_noscript(error: &RedisError) -> bool {
     error.kind() == ErrorKind::Server(ServerErrorKind::NoScript)
 }
 
+/// Another record is where ours belongs, as the scripts say it or the server.
+pub(crate) fn is_foreign(error: &RedisError) -> bool {
+    matches!(code(error), Some("FOREIGN" | "WRONGTYPE"))
+}
+
+/// The server is not the primary, or not any more. Another may serve at the same address by now.
+pub(crate) fn is_demoted(error: &RedisError) -> bool {
+    matches!(code(error), Some("READONLY" | "MASTERDOWN"))
+}
+
 /// Whether the server answered: then the connection is in order, whatever it answered.
 pub(crate) fn is_reply(error: &RedisError) -> bool {
     matches!(
@@ -156,7 +166,6 @@ pub(crate) fn advice(error: &RedisError) -> (bool, &'static str) {
             false,
             "another node of the cluster has this key: use a connection that follows the cluster",
         ),
-        "WRONGTYPE" => (false, "a record has a foreign type"),
         "DENIED" => (false, "the server is in protected mode"),
         _ => (false, "the command was refused"),
     }

@@ -1,5 +1,5 @@
 //! The names of records in the store. Together with the records' values they are the public
-//! format, version 1: see the crate's documentation.
+//! format, version 2: see the crate's documentation.
 
 use lockcore::{InvalidInput, LockKey};
 
@@ -7,7 +7,6 @@ use lockcore::{InvalidInput, LockKey};
 pub(crate) const DEFAULT_PREFIX: &str = "leaselock";
 
 const MAX_PREFIX: usize = 64;
-const LEASE: &str = "}:lease";
 
 /// Builds names that start with one prefix.
 #[derive(Clone, Debug)]
@@ -38,53 +37,54 @@ impl Names {
         &self.prefix
     }
 
-    pub(crate) fn lease(&self, key: &LockKey) -> String {
-        self.name(key, LEASE)
-    }
-
-    pub(crate) fn counter(&self, key: &LockKey) -> String {
-        self.name(key, "}:token")
-    }
-
-    pub(crate) fn channel(&self, key: &LockKey) -> String {
-        self.name(key, "}:released")
-    }
-
-    pub(crate) fn born(&self) -> String {
-        format!("{}:born", self.prefix)
-    }
-
-    fn name(&self, key: &LockKey, suffix: &str) -> String {
+    /// The record of a key.
+    pub(crate) fn record(&self, key: &LockKey) -> String {
         let mut name = self.stem();
         encode(key.as_str(), &mut name);
-        name.push_str(suffix);
+        name.push('}');
         name
     }
 
-    fn stem(&self) -> String {
-        format!("{}:{{", self.prefix)
+    pub(crate) fn incarnation(&self) -> String {
+        format!("{}:incarnation", self.prefix)
     }
 
-    /// The glob pattern of all leases on keys that start with `prefix`.
-    pub(crate) fn lease_pattern(&self, prefix: &str) -> String {
+    /// The channel on which a process hears whose turn it is.
+    pub(crate) fn channel(&self, process: &str) -> String {
+        format!("{}:line:{process}", self.prefix)
+    }
+
+    /// The channel on which releases of a key are announced.
+    pub(crate) fn released(&self, key: &LockKey) -> String {
+        self.record(key) + ":released"
+    }
+
+    fn stem(&self) -> String {
+        let mut stem = String::with_capacity(self.prefix.len() + 64);
+        stem.push_str(&self.prefix);
+        stem.push_str(":{");
+        stem
+    }
+
+    /// The glob pattern of the records of all keys that start with `prefix`.
+    pub(crate) fn record_pattern(&self, prefix: &str) -> String {
         let mut plain = self.stem();
         encode(prefix, &mut plain);
-        let mut pattern = String::with_capacity(plain.len() + LEASE.len() + 1);
+        let mut pattern = String::with_capacity(plain.len() + 2);
         for c in plain.chars() {
             if "*?[]\\".contains(c) {
                 pattern.push('\\');
             }
             pattern.push(c);
         }
-        pattern.push('*');
-        pattern.push_str(LEASE);
+        pattern.push_str("*}");
         pattern
     }
 
-    /// The key whose lease has this name; `None` if no key's has.
-    pub(crate) fn key_of_lease(&self, name: &[u8]) -> Option<LockKey> {
+    /// The key whose record has this name; `None` if no key's has.
+    pub(crate) fn key_of_record(&self, name: &[u8]) -> Option<LockKey> {
         let encoded =
-            std::str::from_utf8(name).ok()?.strip_prefix(&self.stem())?.strip_suffix(LEASE)?;
+            std::str::from_utf8(name).ok()?.strip_prefix(&self.stem())?.strip_suffix('}')?;
         LockKey::new(decode(encoded)?).ok()
     }
 }
@@ -149,43 +149,41 @@ mod tests {
     }
 
     #[test]
-    fn no_two_records_share_a_name_and_every_lease_name_reads_back() {
+    fn no_two_records_share_a_name_and_every_name_reads_back() {
         let names = names();
         let mut seen = HashMap::new();
         for text in texts(4) {
             let Ok(key) = LockKey::new(&text) else {
                 continue;
             };
-            let lease = names.lease(&key);
-            assert_eq!(names.key_of_lease(lease.as_bytes()), Some(key.clone()));
-            for name in [lease, names.counter(&key), names.channel(&key)] {
-                // One pair of braces, around the whole key: one slot of a cluster.
-                assert_eq!(name.matches('{').count(), 1, "{name}");
-                assert_eq!(name.matches('}').count(), 1, "{name}");
-                let before = seen.insert(name, text.clone());
-                assert_eq!(before, None);
-            }
+            let name = names.record(&key);
+            assert_eq!(names.key_of_record(name.as_bytes()), Some(key.clone()));
+            // One pair of braces, around the whole key: one slot of a cluster.
+            assert_eq!(name.matches('{').count(), 1, "{name}");
+            assert_eq!(name.matches('}').count(), 1, "{name}");
+            let before = seen.insert(name, text.clone());
+            assert_eq!(before, None);
         }
-        assert!(!seen.contains_key(&names.born()));
+        assert!(!seen.contains_key(&names.incarnation()));
     }
 
     #[test]
     fn what_encode_cannot_have_written_names_no_key() {
         for name in [
-            "p:{}:lease",
-            "p:{%}:lease",
-            "p:{%2}:lease",
-            "p:{%7b}:lease",
-            "p:{%41}:lease",
-            "p:{a}b}:lease",
-            "p:{a{b}:lease",
+            "p:{}",
+            "p:{%}",
+            "p:{%2}",
+            "p:{%7b}",
+            "p:{%41}",
+            "p:{a}b}",
+            "p:{a{b}",
             "p:{a}:token",
-            "q:{a}:lease",
-            "p:{%é}:lease",
+            "q:{a}",
+            "p:{%é}",
         ] {
-            assert_eq!(names().key_of_lease(name.as_bytes()), None, "{name}");
+            assert_eq!(names().key_of_record(name.as_bytes()), None, "{name}");
         }
-        assert_eq!(names().key_of_lease(b"p:{\xff}:lease"), None);
+        assert_eq!(names().key_of_record(b"p:{\xff}"), None);
     }
 
     #[test]
@@ -199,7 +197,7 @@ mod tests {
                 assert!(whole.starts_with(&part));
             }
         }
-        assert_eq!(names.lease_pattern("a*{[?\\"), "p:{a\\*%7B\\[\\?\\\\*}:lease");
+        assert_eq!(names.record_pattern("a*{[?\\"), "p:{a\\*%7B\\[\\?\\\\*}");
     }
 
     #[test]

@@ -2,18 +2,23 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod address;
+mod announcements;
+mod answers;
 mod backend;
 mod builder;
 mod connected;
 mod connection;
 mod error;
+mod join;
 mod keys;
 mod list;
+mod memory;
+mod renew_many;
 mod route;
 mod scripts;
 mod server;
+mod turns;
 mod unconnected;
-mod wake;
 
 pub use redis;
 

@@ -1,17 +1,17 @@
 //! Many leases at a glance.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
-use lockcore::{BackendError, LeaseInfo, LockKey};
+use lockcore::{BackendError, LeaseInfo, LockBackend, LockKey};
 use redis::{Cmd, Pipeline};
 
-use crate::backend::{RedisBackend, info};
+use crate::answers::Answers;
+use crate::backend::RedisBackend;
 use crate::error;
-use crate::route::Reply;
+use crate::join::join_all;
+use crate::route::Route;
 use crate::scripts::INSPECT;
 
-/// Leases looked up in one round trip of a list.
-const PAGE: usize = 256;
 /// Names a server goes through in one step of a scan, so that it serves others in between.
 const STEP: usize = 512;
 
@@ -22,72 +22,68 @@ impl RedisBackend {
         after: Option<&LockKey>,
         limit: usize,
     ) -> Result<Vec<LeaseInfo>, BackendError> {
-        let mut leases = Vec::new();
-        let mut after = after.cloned();
-        // What ended or is foreign makes room: scan on from the last key seen.
-        while leases.len() < limit {
-            let wanted = limit - leases.len();
-            let found = self.scan(prefix, after.as_ref(), wanted).await?;
-            let found: Vec<LockKey> = found.into_iter().collect();
-            for page in found.chunks(PAGE) {
-                leases.extend(self.look(page).await?);
-            }
-            if found.len() < wanted {
-                break;
-            }
-            after = found.last().cloned();
+        let mut leases = BTreeMap::new();
+        if limit == 0 {
+            return Ok(Vec::new());
         }
-        Ok(leases)
-    }
-
-    /// The `limit` smallest keys greater than `after` that seem to be leased.
-    async fn scan(
-        &self,
-        prefix: &str,
-        after: Option<&LockKey>,
-        limit: usize,
-    ) -> Result<BTreeSet<LockKey>, BackendError> {
-        let pattern = self.names.lease_pattern(prefix);
-        let mut found = BTreeSet::new();
+        let pattern = self.names.record_pattern(prefix);
         let mut cursor = 0_u64;
         loop {
             let mut scan = Cmd::new();
             scan.arg("SCAN").arg(cursor);
             scan.arg("MATCH").arg(&pattern).arg("COUNT").arg(STEP);
-            let mut ready = self.ready().await?;
-            let page = ready.ask(&scan).await.map_err(error::of_question)?;
+            let page = self.ready().await?.ask(&scan).await.map_err(error::of_question)?;
             let page = redis::from_redis_value::<(u64, Vec<Vec<u8>>)>(page);
             let (next, names) = page.map_err(|_| error::unexpected("SCAN"))?;
-            for key in names.iter().filter_map(|name| self.names.key_of_lease(name)) {
-                if key.as_str().starts_with(prefix) && after.is_none_or(|after| key > *after) {
-                    found.insert(key);
-                    if found.len() > limit {
-                        found.pop_last();
-                    }
+            let mut keys: Vec<_> =
+                names.iter().filter_map(|name| self.names.key_of_record(name)).collect();
+            // Only the first `limit` count: what comes after them is not looked at.
+            let last = leases.last_key_value().filter(|_| leases.len() == limit);
+            let last = last.map(|(key, _): (&LockKey, &LeaseInfo)| key.clone());
+            keys.retain(|key| {
+                key.as_str().starts_with(prefix)
+                    && after.is_none_or(|after| key > after)
+                    && last.as_ref().is_none_or(|last| key < last)
+                    && !leases.contains_key(key)
+            });
+            for lease in self.look(&keys).await? {
+                leases.insert(lease.key.clone(), lease);
+                if leases.len() > limit {
+                    leases.pop_last();
                 }
             }
             cursor = next;
             if cursor == 0 {
-                return Ok(found);
+                return Ok(leases.into_values().collect());
             }
         }
     }
 
-    /// The leases that stand on these keys. Foreign values are left out: they must not hide the
+    /// The leases that stand on these keys. Other records are left out: they must not hide the
     /// leases of others.
     async fn look(&self, keys: &[LockKey]) -> Result<Vec<LeaseInfo>, BackendError> {
-        let mut calls = Pipeline::with_capacity(keys.len());
-        for key in keys {
-            calls.add_command(INSPECT.call(&[&self.names.lease(key)], &[]));
-        }
-        let mut ready = self.ready().await?;
-        let answers = ready.run_all(&INSPECT, &calls).await;
-        let answers = answers.map_err(error::of_question)?;
+        let looked = match &self.route {
+            // A connection that follows a cluster takes the calls of one slot at a time.
+            Route::Lent(_) => join_all(keys.iter().map(|key| self.inspect(key))).await,
+            Route::Own(_) if keys.is_empty() => return Ok(Vec::new()),
+            Route::Own(_) => {
+                let mut calls = Pipeline::with_capacity(keys.len());
+                for key in keys {
+                    calls.add_command(INSPECT.call(&[self.names.record(key)], &[]));
+                }
+                let answers = self.ready().await?.run_all(&calls).await;
+                let answers = answers.map_err(error::of_question)?;
+                let read = |(key, answer)| Answers::question("a list", "").inspect(answer, key);
+                keys.iter().zip(answers).map(read).collect()
+            }
+        };
         let mut leases = Vec::with_capacity(keys.len());
-        for (key, answer) in keys.iter().zip(answers) {
-            match Reply::read(answer, "a list") {
-                Ok(Reply::Done(fields)) => leases.push(info(key, &fields)?),
-                Ok(Reply::No(_)) | Err(BackendError::Rejected(_)) => {}
+        for (key, info) in keys.iter().zip(looked) {
+            match info {
+                Ok(info) => leases.extend(info),
+                Err(BackendError::Rejected(reason)) => {
+                    tracing::debug!(lock.key = %key, %reason, "not listed");
+                }
                 Err(error) => return Err(error),
             }
         }

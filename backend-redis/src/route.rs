@@ -50,22 +50,23 @@ pub(crate) struct Ready {
 impl Route {
     pub(crate) async fn ready(&self) -> Result<Ready, BackendError> {
         Ok(match self {
-            Self::Own(link) => {
-                let connected = link.connected().await?;
-                Ready {
-                    connection: Box::new(connected.connection.clone()),
-                    connected: Some(connected),
-                }
-            }
+            Self::Own(link) => Ready::new(link.connected().await?),
             Self::Lent(lender) => Ready { connected: None, connection: lender.lend() },
         })
     }
 }
 
 impl Ready {
+    pub(crate) fn new(connected: Arc<Connected>) -> Self {
+        let connection = Box::new(connected.connection.clone());
+        Self { connected: Some(connected), connection }
+    }
+
     pub(crate) async fn run(&mut self, script: &Script, call: &Cmd) -> Result<Value, RedisError> {
         let exchange = script.run(&mut *self.connection, call);
-        attend(self.connected.as_deref(), exchange).await
+        let answer = attend(self.connected.as_deref(), exchange).await;
+        self.check([&answer]);
+        answer
     }
 
     pub(crate) async fn ask(&mut self, command: &Cmd) -> Result<Value, RedisError> {
@@ -73,14 +74,26 @@ impl Ready {
         attend(self.connected.as_deref(), exchange).await
     }
 
-    /// Runs many calls of one script in one round trip.
+    /// Runs many calls of scripts in one round trip. On a cluster their keys may be on several
+    /// servers, so it is for a connection of our own alone.
     pub(crate) async fn run_all(
         &mut self,
-        script: &Script,
         calls: &Pipeline,
-    ) -> Result<Vec<Value>, RedisError> {
-        let exchange = script.run_all(&mut *self.connection, calls);
-        attend(self.connected.as_deref(), exchange).await
+    ) -> Result<Vec<Result<Value, RedisError>>, RedisError> {
+        let exchange = scripts::run_all(&mut *self.connection, calls);
+        let answers = attend(self.connected.as_deref(), exchange).await?;
+        self.check(&answers);
+        Ok(answers)
+    }
+
+    /// Gives up the connection to a server that is not the primary any more: behind a name that
+    /// moves, the next one leads to the server that is.
+    fn check<'a>(&self, answers: impl IntoIterator<Item = &'a Result<Value, RedisError>>) {
+        let demoted =
+            answers.into_iter().any(|answer| answer.as_ref().is_err_and(error::is_demoted));
+        if demoted && let Some(connected) = &self.connected {
+            connected.broke();
+        }
     }
 }
 
@@ -99,47 +112,4 @@ async fn attend<T>(
         _ => call.answered(),
     }
     done
-}
-
-/// The answer of a script: see their headers.
-pub(crate) enum Reply {
-    Done(Vec<Value>),
-    No(Vec<Value>),
-}
-
-impl Reply {
-    pub(crate) fn read(value: Value, what: &str) -> Result<Self, BackendError> {
-        let Value::Array(mut fields) = value else {
-            return Err(error::unexpected(what));
-        };
-        let rest = fields.split_off(fields.len().min(1));
-        match (fields.first(), rest.first()) {
-            (Some(Value::Int(1)), _) => Ok(Self::Done(rest)),
-            (Some(Value::Int(0)), _) => Ok(Self::No(rest)),
-            (Some(Value::Int(2)), Some(Value::BulkString(name))) => {
-                Err(error::foreign(&String::from_utf8_lossy(name)))
-            }
-            _ => Err(error::unexpected(what)),
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn answers_that_no_script_gives_leave_the_outcome_unknown() {
-        for value in [
-            Value::Nil,
-            Value::Int(1),
-            Value::Array(vec![]),
-            Value::Array(vec![Value::Int(7)]),
-            Value::Array(vec![Value::Int(2)]),
-            Value::Array(vec![Value::BulkString(b"1".to_vec())]),
-        ] {
-            let read = Reply::read(value.clone(), "a test");
-            assert!(matches!(read, Err(BackendError::Ambiguous(_))), "{value:?}");
-        }
-    }
 }

@@ -10,46 +10,57 @@ use crate::error;
 /// Anything that takes commands.
 pub(crate) type Connection = dyn ConnectionLike + Send;
 
-macro_rules! script {
-    ($file:literal) => {
-        LazyLock::new(|| {
-            Script::new(concat!(
-                include_str!("lua/common.lua"),
-                "\n",
-                include_str!(concat!("lua/", $file))
-            ))
-        })
+macro_rules! scripts {
+    ($($name:ident = $file:literal;)*) => {
+        $(pub(crate) static $name: LazyLock<Script> =
+            LazyLock::new(|| Script::new(include_str!(concat!("lua/", $file))));)*
+
+        fn all() -> impl Iterator<Item = &'static Script> {
+            [$(&*$name),*].into_iter()
+        }
     };
 }
 
-pub(crate) static ACQUIRE: LazyLock<Script> = script!("acquire.lua");
-pub(crate) static RENEW: LazyLock<Script> = script!("renew.lua");
-pub(crate) static RELEASE: LazyLock<Script> = script!("release.lua");
-pub(crate) static INSPECT: LazyLock<Script> = script!("inspect.lua");
+scripts! {
+    ACQUIRE = "acquire.lua";
+    RENEW = "renew.lua";
+    RENEW_MANY = "renew_many.lua";
+    RELEASE = "release.lua";
+    HAND_OVER = "hand_over.lua";
+    INSPECT = "inspect.lua";
+    INCARNATION = "incarnation.lua";
+}
 
 /// A script, known to the server by its hash: one round trip unless the server forgot it.
 pub(crate) struct Script {
-    code: &'static str,
+    code: String,
     hash: String,
 }
 
 impl Script {
-    fn new(code: &'static str) -> Self {
-        let hash = redis::Script::new(code).get_hash().to_owned();
+    fn new(code: &str) -> Self {
+        // Put in where they are needed: defining a function costs each call of a script.
+        let code = code
+            .replace("-- @line", include_str!("lua/line.lua"))
+            .replace("-- @foreign", include_str!("lua/foreign.lua"));
+        let hash = redis::Script::new(&code).get_hash().to_owned();
         Self { code, hash }
     }
 
-    pub(crate) fn call(&self, keys: &[&str], args: &[&str]) -> Cmd {
+    pub(crate) fn call(&self, keys: &[impl AsRef<str>], args: &[&str]) -> Cmd {
         let mut call = Cmd::new();
         call.arg("EVALSHA").arg(&self.hash).arg(keys.len());
-        call.arg(keys).arg(args);
+        for key in keys {
+            call.arg(key.as_ref());
+        }
+        call.arg(args);
         call
     }
 
-    async fn load(&self, connection: &mut Connection) -> Result<(), RedisError> {
+    fn load(&self) -> Cmd {
         let mut load = Cmd::new();
-        load.arg("SCRIPT").arg("LOAD").arg(self.code);
-        ask(connection, &load).await.map(drop)
+        load.arg("SCRIPT").arg("LOAD").arg(&self.code);
+        load
     }
 
     pub(crate) async fn run(
@@ -60,35 +71,36 @@ impl Script {
         match ask(connection, call).await {
             // Refused before anything was done: a restart or SCRIPT FLUSH forgot it.
             Err(refused) if error::is_noscript(&refused) => {
-                self.load(connection).await?;
+                ask(connection, &self.load()).await?;
                 ask(connection, call).await
-            }
-            done => done,
-        }
-    }
-
-    pub(crate) async fn run_all(
-        &self,
-        connection: &mut Connection,
-        calls: &Pipeline,
-    ) -> Result<Vec<Value>, RedisError> {
-        match ask_all(connection, calls).await {
-            Err(refused) if error::is_noscript(&refused) => {
-                self.load(connection).await?;
-                ask_all(connection, calls).await
             }
             done => done,
         }
     }
 }
 
+/// Runs many calls of scripts in one round trip: an answer each, or no answer.
+pub(crate) async fn run_all(
+    connection: &mut Connection,
+    calls: &Pipeline,
+) -> Result<Vec<Result<Value, RedisError>>, RedisError> {
+    let answers = ask_all(connection, calls).await?;
+    if !answers.iter().any(|answer| answer.as_ref().is_err_and(error::is_noscript)) {
+        return Ok(answers);
+    }
+    for script in all() {
+        ask(connection, &script.load()).await?;
+    }
+    // All of them again: asked twice by the same holder, each answers the same.
+    ask_all(connection, calls).await
+}
+
 async fn ask_all(
     connection: &mut Connection,
     commands: &Pipeline,
-) -> Result<Vec<Value>, RedisError> {
+) -> Result<Vec<Result<Value, RedisError>>, RedisError> {
     let answers = connection.req_packed_commands(commands, 0, commands.len());
-    let answers = answers.await?.into_iter().map(Value::extract_error);
-    answers.collect()
+    Ok(answers.await?.into_iter().map(Value::extract_error).collect())
 }
 
 pub(crate) async fn ask(connection: &mut Connection, command: &Cmd) -> Result<Value, RedisError> {

@@ -11,6 +11,8 @@ pub(crate) struct Facts {
     uptime: Duration,
     at: Instant,
     pub(crate) evicts: Option<String>,
+    /// The server is one of a cluster's.
+    pub(crate) clustered: bool,
 }
 
 impl Facts {
@@ -42,7 +44,7 @@ impl Facts {
 
     fn read(info: &str, at: Instant) -> Self {
         // Where it is not told, all that is known is that it runs since it was asked.
-        let mut facts = Self { uptime: Duration::ZERO, at, evicts: None };
+        let mut facts = Self { uptime: Duration::ZERO, at, evicts: None, clustered: false };
         let (mut limited, mut policy) = (false, "noeviction");
         for line in info.lines() {
             match line.split_once(':') {
@@ -50,6 +52,8 @@ impl Facts {
                     // Counted from the arrival of the answer and cut to seconds: never too large.
                     facts.uptime = Duration::from_secs(seconds.parse().unwrap_or(0));
                 }
+                // Valkey says `server_mode`.
+                Some(("redis_mode" | "server_mode", mode)) => facts.clustered = mode == "cluster",
                 Some(("maxmemory", bytes)) => limited = bytes != "0",
                 Some(("maxmemory_policy", name)) => policy = name,
                 _ => {}
@@ -87,6 +91,10 @@ mod tests {
         let facts = Facts::read(info, Instant::now());
         assert!(facts.uptime() >= Duration::from_secs(12));
         assert_eq!(facts.evicts.as_deref(), Some("allkeys-lru"));
+        assert!(!facts.clustered);
+        for mode in ["redis_mode:cluster", "server_mode:cluster"] {
+            assert!(Facts::read(mode, Instant::now()).clustered, "{mode}");
+        }
         let facts = Facts::read("maxmemory:0\r\nmaxmemory_policy:allkeys-lru\r\n", Instant::now());
         assert_eq!(facts.evicts, None);
         assert!(facts.uptime() < Duration::from_secs(12));

@@ -5,7 +5,7 @@ mod fixture;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use fixture::Version1;
+use fixture::Version2;
 use lockcore::{BoxError, LockBackend};
 use lockcore_conformance::servers::{RedisOptions, RedisServer};
 use lockcore_conformance::{Fault, Harness};
@@ -29,7 +29,7 @@ impl Harness for Redis {
     }
 
     async fn fixture(&self) -> Result<Option<Arc<dyn LockBackend>>, BoxError> {
-        Ok(Some(Arc::new(Version1::connect(&self.0.url()).await?)))
+        Ok(Some(Arc::new(Version2::connect(&self.0.url()).await?)))
     }
 
     async fn inflict(&self, fault: Fault) -> bool {

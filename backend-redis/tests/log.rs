@@ -1,11 +1,14 @@
-//! What is logged, and what never is. One test: what is logged belongs to the whole process.
+//! What is logged, and what never is. A program of its own with one test: whether an event is
+//! logged is decided once for the whole process, by the thread that comes to it first.
 
+#[expect(dead_code, reason = "the other tests of the backend use the rest")]
+#[path = "backend/common.rs"]
 mod common;
 
 use std::io::Write;
 use std::sync::{Arc, Mutex};
 
-use common::{acquired, claim, limited, raw, server};
+use crate::common::{acquired, claim, limited, raw, server};
 use lockcore::LockBackend;
 use lockcore_redis::RedisBackend;
 use tracing_subscriber::fmt::MakeWriter;

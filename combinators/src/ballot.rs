@@ -1,16 +1,23 @@
 //! One claim put to all stores of a combination, until enough of them agree on its token.
 
+mod crowd;
+mod stand;
+
+use std::sync::Arc;
 use std::time::Duration;
 
-use lockcore::{BackendError, Claim, Contention, Lease, StoreMemory};
+use lockcore::{Claim, Incarnation, Lease};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, sleep_until};
 
+pub(crate) use self::stand::Stand;
+
+use crate::agreement::Step;
 #[cfg(not(test))]
 use crate::agreement::step;
-use crate::agreement::{Step, Vote};
-use crate::calls::{Answer, Reply, Talk, Verb};
+use crate::calls::{Answer, Reply, Talk, Verb, of_a_part};
 use crate::flaw::{Flaw, flawed};
+use crate::proposals::Proposals;
 #[cfg(test)]
 use crate::tests::step;
 
@@ -20,20 +27,6 @@ const ROUNDS: u32 = 6;
 
 /// How short a wait for those who have not answered yet may be.
 const GRACE: Duration = Duration::from_millis(1);
-
-/// Where a store stands.
-#[derive(Debug)]
-pub(crate) enum Stand {
-    /// Not asked yet: another comes first.
-    Later,
-    Asked,
-    Granted(Lease),
-    /// Granted, by a store that may have forgotten another's lease.
-    Young(StoreMemory),
-    Contended(Contention),
-    NotHeld,
-    Failed(BackendError),
-}
 
 /// How a ballot ended.
 #[derive(Debug)]
@@ -58,8 +51,10 @@ pub(crate) struct Rules {
     pub(crate) min_ttl: Duration,
     pub(crate) max_ttl: Duration,
     pub(crate) max_token: u64,
-    /// Each store is asked when the one before it has granted.
-    pub(crate) in_order: bool,
+    /// The store that decides between several who want the key.
+    pub(crate) lead: Option<usize>,
+    /// Ask the lead first, and the others when it has granted the key.
+    pub(crate) lead_first: bool,
 }
 
 /// A ballot under way.
@@ -70,23 +65,31 @@ pub(crate) struct Ballot {
     claim: Claim,
     rules: Rules,
     pub(crate) stands: Vec<Stand>,
-    memories: Vec<Option<StoreMemory>>,
-    /// How many stores have been asked.
-    asked: usize,
+    memories: Vec<Option<Incarnation>>,
     began: Instant,
     pub(crate) rounds: u32,
+    /// How often those were asked again that others held.
+    tries: u32,
     sender: mpsc::UnboundedSender<Reply>,
     replies: mpsc::UnboundedReceiver<Reply>,
+    proposals: Arc<Proposals>,
+    /// The least token that each store was asked for.
+    floors: Vec<u64>,
     /// Tokens that stores chose themselves, and when they were asked.
     pub(crate) chosen: Vec<(u64, Instant)>,
 }
 
 impl Ballot {
-    /// Asks every store, or the first.
-    pub(crate) fn open(talk: Talk, verb: Verb, claim: Claim, rules: Rules) -> Self {
+    /// Asks every store, or the lead.
+    pub(crate) fn open(
+        talk: Talk,
+        verb: Verb,
+        claim: Claim,
+        rules: Rules,
+        proposals: Arc<Proposals>,
+    ) -> Self {
         let (sender, replies) = mpsc::unbounded_channel();
         let nodes = talk.stores();
-        let asked = if rules.in_order { 1 } else { nodes };
         let mut ballot = Self {
             talk,
             verb,
@@ -94,29 +97,35 @@ impl Ballot {
             rules,
             stands: (0..nodes).map(|_| Stand::Later).collect(),
             memories: vec![None; nodes],
-            asked,
             began: Instant::now(),
             rounds: 1,
+            tries: 0,
             sender,
             replies,
+            proposals,
+            floors: vec![0; nodes],
             chosen: Vec::new(),
         };
-        for node in 0..asked {
-            ballot.ask(node, verb, 0);
+        match rules.lead.filter(|_| rules.lead_first) {
+            Some(lead) => ballot.ask(lead, verb, 0),
+            None => (0..nodes).for_each(|node| ballot.ask(node, verb, 0)),
         }
         ballot
     }
 
     /// Asks a store, for this token at least. Whoever was released meanwhile asks no more.
     fn ask(&mut self, node: usize, verb: Verb, token: u64) {
-        self.ask_for(self.claim.ttl, node, verb, token);
+        self.ask_for(self.claim.ttl, node, verb, token, self.rules.limit);
     }
 
-    fn ask_for(&mut self, ttl: Duration, node: usize, verb: Verb, token: u64) {
+    fn ask_for(&mut self, ttl: Duration, node: usize, verb: Verb, token: u64, limit: Duration) {
         let floor = token.min(self.rules.max_token).max(self.claim.min_token);
-        let mut claim = self.claim.clone().with_min_token(floor);
+        let mut claim = of_a_part(&self.claim).with_min_token(floor);
         claim.ttl = ttl;
-        let sent = self.talk.send(node, verb, claim, self.rules.limit, &self.sender);
+        if let Some(asked) = self.floors.get_mut(node) {
+            *asked = floor;
+        }
+        let sent = self.talk.send(node, verb, claim, limit, &self.sender);
         if let Some(stand) = self.stands.get_mut(node) {
             *stand = if sent { Stand::Asked } else { Stand::NotHeld };
         }
@@ -129,12 +138,25 @@ impl Ballot {
 
     /// Waits until it is decided.
     pub(crate) async fn decide(&mut self) -> Outcome {
+        if let Some(lead) = self.rules.lead.filter(|_| self.rules.lead_first)
+            && !self.hear_the_lead(lead).await
+        {
+            return Outcome::Hopeless;
+        }
         // When those who have not answered yet are not waited for any longer.
         let mut patience = None;
         loop {
             let votes: Vec<_> = self.stands.iter().map(Stand::vote).collect();
-            let raise = match step(&votes, self.rules.need) {
+            let mut next = step(&votes, self.rules.need);
+            if next == Step::Wait && self.is_in_vain() {
+                next = Step::Hopeless;
+            }
+            let raise = match next {
                 Step::Agreed(token) => return Outcome::Agreed(self.agreed(token)),
+                Step::Hopeless if self.insists() => {
+                    self.ask_again().await;
+                    continue;
+                }
                 Step::Hopeless => return Outcome::Hopeless,
                 Step::Wait => None,
                 Step::WaitOrRaise(token) => {
@@ -181,7 +203,6 @@ impl Ballot {
         let count = |of: fn(&Stand) -> bool| self.stands.iter().filter(|stand| of(stand)).count();
         let contended = count(|stand| matches!(stand, Stand::Contended(_)));
         let failed = count(Stand::failed);
-        // Those not yet asked would have been, were it not for the other holder.
         let asked = count(|stand| matches!(stand, Stand::Asked));
         let rest = self.stands.len() - failed;
         asked == 0 || rest < self.rules.need || (contended > 0 && rest - asked >= self.rules.need)
@@ -232,7 +253,7 @@ impl Ballot {
         }
         for node in 0..self.stands.len() {
             if let Some(Stand::NotHeld | Stand::Contended(_)) = self.stands.get(node) {
-                self.ask_for(left, node, Verb::Acquire, token);
+                self.ask_for(left, node, Verb::Acquire, token, self.rules.limit);
             }
         }
     }
@@ -264,10 +285,11 @@ impl Ballot {
         let Reply { node, verb, asked, answer } = reply;
         let stand = match answer {
             Answer::Granted(lease) => {
-                if verb == Verb::Acquire && lease.token > self.claim.min_token {
+                let floor = self.floors.get(node).copied().unwrap_or(0);
+                if verb == Verb::Acquire && lease.token > floor {
                     self.chosen.push((lease.token, asked));
                 }
-                let memory = lease.memory;
+                let memory = lease.incarnation;
                 if let (Some(slot), Some(_)) = (self.memories.get_mut(node), memory) {
                     *slot = memory;
                 }
@@ -280,27 +302,17 @@ impl Ballot {
             Answer::NotHeld if flawed(Flaw::CountsJoined) && self.verb == Verb::Renew => {
                 return self.ask(node, Verb::Acquire, 0);
             }
-            Answer::NotHeld | Answer::Released => Stand::NotHeld,
+            Answer::NotHeld | Answer::Released(_) => Stand::NotHeld,
             Answer::Failed(error) => Stand::Failed(error),
         };
-        let granted = if let Stand::Granted(lease) = &stand { Some(lease.token) } else { None };
         if let Some(slot) = self.stands.get_mut(node) {
             *slot = stand;
-        }
-        if let Some(token) = granted
-            && self.rules.in_order
-            && node + 1 == self.asked
-            && self.asked < self.stands.len()
-        {
-            // Its token fits the next as well, unless that is ahead.
-            self.ask(self.asked, self.verb, token);
-            self.asked += 1;
         }
     }
 
     /// Two stores that are one: their names say which.
     pub(crate) fn listed_twice(&self) -> Option<(usize, usize)> {
-        let id = |memory: &Option<StoreMemory>| memory.map(|memory| memory.id);
+        let id = |memory: &Option<Incarnation>| memory.map(|memory| memory.id);
         self.memories.iter().enumerate().find_map(|(second, memory)| {
             let this = id(memory)?;
             let first = self.memories.iter().take(second).position(|other| id(other) == Some(this));
@@ -319,26 +331,6 @@ impl Ballot {
         }
         // A store may round up; what is forgotten after `max_ttl` must not be promised for longer.
         Lease::new(token, leases.min().unwrap_or_default().min(self.rules.max_ttl))
-    }
-}
-
-impl Stand {
-    /// Nobody else's lease is the reason, and waiting for a release would not help.
-    pub(crate) fn failed(&self) -> bool {
-        matches!(self, Self::Failed(_) | Self::Young(_))
-    }
-
-    /// There is a lease to take back.
-    pub(crate) fn granted(&self) -> bool {
-        matches!(self, Self::Granted(_) | Self::Young(_))
-    }
-
-    fn vote(&self) -> Vote {
-        match self {
-            Self::Later | Self::Asked => Vote::Pending,
-            Self::Granted(lease) => Vote::Granted(lease.token),
-            Self::Young(_) | Self::Contended(_) | Self::NotHeld | Self::Failed(_) => Vote::Against,
-        }
     }
 }
 

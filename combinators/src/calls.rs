@@ -7,19 +7,24 @@
 mod holders;
 
 use std::fmt;
+use std::future::{Future, poll_fn};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Poll;
 use std::time::Duration;
 
 use lockcore::{
-    Acquire, BackendError, Claim, Contention, HolderId, Lease, LockBackend, Release, Renew,
+    Acquire, BackendError, Claim, Contention, HolderId, Lease, LockBackend, LockKey, Release, Renew,
 };
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout};
 
 pub(crate) use self::holders::Said;
 use self::holders::{Again, Holders, Known};
+use crate::crowds::first_of;
 use crate::flaw::{Flaw, flawed};
-use crate::silence::Silence;
+use crate::silence::{Question, Silence};
 
 /// What a store is asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,7 +41,8 @@ pub(crate) enum Answer {
     Granted(Lease),
     Contended(Contention),
     NotHeld,
-    Released,
+    /// The token of the lease that ended.
+    Released(u64),
     Failed(BackendError),
 }
 
@@ -85,7 +91,7 @@ impl Calls {
     pub(crate) fn begin(&self, verb: Verb, claim: &Claim) -> Option<Talk> {
         let mut holders = self.holders();
         let known = holders.of(claim, self.nodes.len());
-        if known.spent && !flawed(Flaw::NeverSpent) {
+        if known.spent && !claim.shared && !flawed(Flaw::NeverSpent) {
             return None;
         }
         known.asked += u64::from(verb == Verb::Acquire);
@@ -94,9 +100,28 @@ impl Calls {
         Some(Talk { calls: self.clone(), holder: claim.holder, asked, agreed })
     }
 
-    /// Whether a store has answered nothing to anybody since `began`, and been asked before.
-    pub(crate) fn is_silent(&self, node: usize, began: Instant) -> bool {
-        self.silence.since_before(node, began)
+    pub(crate) fn is_hung(&self, node: usize) -> bool {
+        self.silence.is_hung(node)
+    }
+
+    pub(crate) fn is_silent_for(&self, node: usize, time: Duration) -> bool {
+        self.silence.is_silent_for(node, time)
+    }
+
+    /// A question goes out that is no call of a holder's.
+    pub(crate) fn asks(&self, node: usize) -> Question {
+        Question::begin(&self.silence, node)
+    }
+
+    pub(crate) fn patience(&self, node: usize) -> Duration {
+        self.silence.patience(node)
+    }
+
+    /// The store that is asked first for a key which others want as well.
+    pub(crate) fn lead(&self, key: &LockKey) -> Option<usize> {
+        let stores = self.nodes.len();
+        let order = (0..stores).cycle().skip(first_of(key, stores)).take(stores);
+        order.into_iter().find(|node| !self.is_hung(*node))
     }
 
     /// What to answer to a holder that asks again after it was taken back: its caller had stopped
@@ -113,27 +138,34 @@ impl Calls {
         }
     }
 
-    /// Releases everywhere, for a caller who does not ask as this holder again. When that began
-    /// to ask.
+    /// Releases everywhere, for a caller who does not ask as this holder again. The token that was
+    /// agreed on.
     pub(crate) fn release(
         &self,
         claim: &Claim,
         limit: Duration,
         replies: &mpsc::UnboundedSender<Reply>,
-    ) -> Instant {
-        let (began, queued) = {
+    ) -> Option<u64> {
+        let (token, queued) = {
             let mut holders = self.holders();
             let known = holders.of(claim, self.nodes.len());
             (known.spent, known.over) = (true, true);
-            (known.began, self.queue_releases(known, claim.holder))
+            (known.token, self.queue_releases(known, claim.holder, |_| true))
         };
         self.send_all(queued, claim, limit, replies);
-        began
+        token
     }
 
-    fn queue_releases(&self, known: &mut Known, holder: HolderId) -> Vec<Queued> {
+    fn queue_releases(
+        &self,
+        known: &mut Known,
+        holder: HolderId,
+        from: impl Fn(&Option<oneshot::Receiver<()>>) -> bool,
+    ) -> Vec<Queued> {
         let nodes = if flawed(Flaw::ReleasesOne) { 1 } else { self.nodes.len() };
-        (0..nodes).filter_map(|node| self.queue(known, node, holder)).collect()
+        let nodes: Vec<_> =
+            (0..nodes).filter(|node| known.last.get(*node).is_some_and(&from)).collect();
+        nodes.into_iter().filter_map(|node| self.queue(known, node, holder)).collect()
     }
 
     /// A place behind the calls to the same store for the same holder.
@@ -152,6 +184,7 @@ impl Calls {
         limit: Duration,
         replies: &mpsc::UnboundedSender<Reply>,
     ) {
+        let claim = if flawed(Flaw::ReleasesInSilence) { claim.clone() } else { of_a_part(claim) };
         for queued in queued {
             self.send(queued, Verb::Release, claim.clone(), limit, replies);
         }
@@ -177,13 +210,14 @@ impl Calls {
             }
             let asked = Instant::now();
             silence.asked(node, asked);
+            let call = ask(&*store.backend, verb, &claim, limit);
             // A store that panics has answered nothing, and must not be waited for.
-            let call = tokio::spawn(async move { ask(&*store.backend, verb, &claim, limit).await });
-            let answer = call.await.unwrap_or_else(|error| {
-                Answer::Failed(BackendError::ambiguous(format!("its task ended: {error}")))
-            });
-            if !matches!(answer, Answer::Failed(_)) {
-                silence.heard(node);
+            let answer = unless_it_panics(call)
+                .await
+                .unwrap_or_else(|| Answer::Failed(BackendError::ambiguous("the call panicked")));
+            match answer {
+                Answer::Failed(_) => silence.failed(node, asked),
+                _ => silence.heard(node, asked),
             }
             let _ = ended.send(());
             drop(under_way);
@@ -244,6 +278,10 @@ impl Talk {
         self.calls.nodes.len()
     }
 
+    pub(crate) fn calls(&self) -> &Calls {
+        &self.calls
+    }
+
     /// Sends a call; `false` if the holder gets no lease any more.
     pub(crate) fn send(
         &self,
@@ -257,7 +295,7 @@ impl Talk {
         let queued = {
             let mut holders = self.calls.holders();
             let known = holders.of(&claim, self.stores());
-            let spent = known.spent && !flawed(Flaw::NeverSpent);
+            let spent = known.spent && !claim.shared && !flawed(Flaw::NeverSpent);
             if spent { None } else { self.calls.queue(known, node, self.holder) }
         };
         let Some(queued) = queued else { return false };
@@ -266,9 +304,10 @@ impl Talk {
     }
 
     /// The holder was granted a lease, or renewed it.
-    pub(crate) fn agree(&mut self) {
+    pub(crate) fn agree(&mut self, token: u64) {
         if let Some(known) = self.calls.holders().get(self.holder) {
             known.agreed += 1;
+            known.token = known.token.max(Some(token));
             self.agreed = known.agreed;
         }
     }
@@ -304,11 +343,13 @@ impl Talk {
             let mut holders = self.calls.holders();
             let known = holders.of(claim, self.stores());
             let superseded = known.asked != self.asked && !flawed(Flaw::UndoesTheNext);
-            if known.spent || superseded {
+            // Others may have been granted it since.
+            if known.spent || superseded || claim.shared {
                 return false;
             }
             known.take_back();
-            self.calls.queue_releases(known, self.holder)
+            // A store that was never asked has nothing.
+            self.calls.queue_releases(known, self.holder, Option::is_some)
         };
         self.calls.send_all(queued, claim, limit, replies);
         true
@@ -329,6 +370,26 @@ impl Drop for Talk {
     }
 }
 
+/// The claim as a single store sees it. A combination stays out of the lines of its stores: to be
+/// first in some of them would keep others out of all. So it hears of releases by announcements.
+pub(crate) fn of_a_part(claim: &Claim) -> Claim {
+    claim.clone().with_wait(None).with_announcement().with_incarnation()
+}
+
+/// The output, or `None` where a poll panicked.
+async fn unless_it_panics<T>(work: impl Future<Output = T>) -> Option<T> {
+    let mut work = pin!(work);
+    poll_fn(|cx| {
+        // After a panic it is not polled again.
+        let polled = catch_unwind(AssertUnwindSafe(|| work.as_mut().poll(cx)));
+        match polled {
+            Ok(polled) => polled.map(Some),
+            Err(_) => Poll::Ready(None),
+        }
+    })
+    .await
+}
+
 async fn ask(backend: &dyn LockBackend, verb: Verb, claim: &Claim, limit: Duration) -> Answer {
     let call = async {
         Ok(match verb {
@@ -341,7 +402,7 @@ async fn ask(backend: &dyn LockBackend, verb: Verb, claim: &Claim, limit: Durati
                 Renew::NotHeld => Answer::NotHeld,
             },
             Verb::Release => match backend.release(claim).await? {
-                Release::Released => Answer::Released,
+                Release::Released { token } => Answer::Released(token),
                 Release::NotHeld => Answer::NotHeld,
             },
         })

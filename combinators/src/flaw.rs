@@ -36,28 +36,20 @@ pub(crate) enum Flaw {
     TakesFromTheGuard,
     /// A release that has its answer waits for stores that are hung.
     WaitsForTheHung,
+    /// A release tells a token of the first answers, and not what a majority had.
+    GuessesTheToken,
+    /// A holder that finds a key held waits for stores that are hung.
+    WaitsInVain,
+    /// A store is taken to be silent that was not waited for.
+    AsksWithoutEnd,
+    /// Those who want the same key have no order in which to ask.
+    NoLead,
+    /// The stores are not asked to announce a release.
+    ReleasesInSilence,
     /// What is released, or taken back, is so in one store alone.
     ReleasesOne,
     /// Stores are given a lease again for longer than its holder may believe in it.
     JoinsForLonger,
-    /// Keys that were idle have no floor.
-    NoFloor,
-    /// Tokens are answered that whoever leaves the store later does not know of.
-    CeilingForgotten,
-    /// The same, for a moment.
-    CeilingLate,
-    /// A floor is found once.
-    FloorKept,
-    /// A process looks for others before it registers, and not after.
-    LooksTooEarly,
-    /// Leases are granted as long as there is a registration.
-    OutlivesRegistration,
-    /// A lock is believed in for as long as the store has granted it, and not as was promised.
-    BelievesTheGrant,
-    /// Leaving does not wait for locks.
-    LeavesAtOnce,
-    /// Any release in any store wakes a waiter.
-    WakesItself,
 }
 
 /// Whether this mistake is made now.

@@ -1,16 +1,14 @@
-//! Stores that hold a lock together, enough of them: what a quorum and the time between two stores
-//! have in common.
+//! Stores that hold a lock together, enough of them.
 
 mod error;
 mod sight;
 mod watch;
 
-use std::collections::HashMap;
 use std::future::Future;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
-use lockcore::{Acquire, BackendError, Claim, Contention, Lease, Limits, LockKey, Release, Renew};
+use lockcore::{Acquire, BackendError, Claim, Contention, Lease, Limits, Release, Renew};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout_at};
 
@@ -18,15 +16,10 @@ pub use self::error::{NoAgreement, NodeState};
 
 use crate::ballot::{Ballot, Outcome, Rules, Stand};
 use crate::calls::{Answer, Calls, Reply, Verb};
+use crate::crowds::Crowds;
 use crate::flaw::{Flaw, flawed};
 use crate::proposals::Proposals;
 use crate::quorum::max_token;
-
-/// How often in a row a majority that others hold is taken for a split vote.
-const SPLITS: u32 = 4;
-
-/// The longest wait after a split vote.
-const MOST: Duration = Duration::from_millis(500);
 
 /// Stores that hold a lock together.
 #[derive(Clone, Debug)]
@@ -34,31 +27,19 @@ pub(crate) struct Group {
     pub(crate) calls: Calls,
     /// How many must agree: more than half.
     pub(crate) need: usize,
-    /// How many with the same holder are a lease to be shown and waited for: enough to agree, or
-    /// one where others hold the key in a single store.
-    pub(crate) seen: usize,
-    /// Ask for a lease in the order of the stores, each when the one before has granted it.
-    pub(crate) in_order: bool,
     pub(crate) limits: Limits,
     /// The age from which on a store's memory vouches for a lease.
     pub(crate) gate: Duration,
     pub(crate) node_timeout: Option<Duration>,
     pub(crate) proposals: Arc<Proposals>,
-    /// How often in a row a key was granted by some stores and not by enough.
-    pub(crate) splits: Arc<Mutex<HashMap<LockKey, u32>>>,
+    pub(crate) crowds: Arc<Crowds>,
 }
 
 impl Group {
     /// How long one store may take. Two rounds fit into the sixth of the ttl that
-    /// [`LockManager`](lockcore::LockManager) allows a request by default. Where all must answer,
-    /// nobody gains by giving one up before that.
+    /// [`LockManager`](lockcore::LockManager) allows a request by default.
     fn limit(&self, claim: &Claim) -> Duration {
-        let limit = if self.need == self.calls.nodes().len() {
-            Duration::from_secs(2).min(claim.ttl / 6)
-        } else {
-            Duration::from_secs(1).min(claim.ttl / 12)
-        };
-        let limit = self.node_timeout.unwrap_or(limit);
+        let limit = self.node_timeout.unwrap_or(Duration::from_secs(1).min(claim.ttl / 12));
         // Well below the ttl, or what was granted first would end before the rest is known.
         limit.min(claim.ttl / 4)
     }
@@ -78,9 +59,13 @@ impl Group {
             min_ttl: self.limits.min_ttl,
             max_ttl: self.limits.max_ttl,
             max_token: max_token(self.calls.nodes()),
-            in_order: self.in_order && verb == Verb::Acquire,
+            lead: self.calls.lead(&claim.key).filter(|_| !flawed(Flaw::NoLead)),
+            // A holder that had the key needs to hear of all stores whether that stands.
+            lead_first: verb == Verb::Acquire
+                && !talk.had_agreed()
+                && self.crowds.is_crowded(&claim.key),
         };
-        Some(Ballot::open(talk, verb, claim, rules))
+        Some(Ballot::open(talk, verb, claim, rules, self.proposals.clone()))
     }
 
     pub(crate) async fn acquire(&self, claim: &Claim) -> Result<Acquire, BackendError> {
@@ -119,13 +104,13 @@ impl Group {
         }
         let twice = ballot.listed_twice();
         if let (Outcome::Agreed(lease), None) = (&outcome, twice) {
-            self.splits().remove(&claim.key);
+            self.crowds.won(&claim.key);
             tracing::debug!(
                 lock.key = %claim.key, lock.holder = %claim.holder, lock.token = lease.token,
                 rounds = ballot.rounds, "agreed"
             );
             let token = lease.token;
-            ballot.talk.agree();
+            ballot.talk.agree(token);
             let _ = answer.send(Ok(Acquire::Acquired(*lease)));
             return ballot.finish(Some(token)).await;
         }
@@ -171,15 +156,16 @@ impl Group {
         if contended == 0 || rest < self.need {
             return Err(self.no_agreement(&ballot.stands));
         }
-        let split = granted > 0 && !self.in_order;
-        let firm = ballot.stands.iter().filter(|stand| is_firm(stand, claim.ttl, ballot.took()));
-        let split = split && firm.count() < self.need;
-        let again = split.then(|| self.split(&claim.key, ballot.took(), contended)).flatten();
+        let firm = ballot.stands.iter().filter(|stand| ballot.is_firm(stand));
+        let split = granted > 0 && firm.count() < self.need;
+        let most_are_held = contended >= self.need;
+        let again =
+            split.then(|| self.crowds.split(&claim.key, ballot.took(), most_are_held)).flatten();
         let contention = if let Some(pause) = again {
             Contention::new(Some(pause))
         } else {
             if !split {
-                self.splits().remove(&claim.key);
+                self.crowds.lost(&claim.key);
             }
             let hints = ballot.stands.iter().filter_map(|stand| match stand {
                 // Unknown is later than any.
@@ -196,23 +182,6 @@ impl Group {
             Contention::new(free.filter(|free| *free < Duration::MAX))
         };
         Ok(Acquire::Contended(contention))
-    }
-
-    /// When to come again after a split vote; `None` where it was none.
-    fn split(&self, key: &LockKey, took: Duration, contended: usize) -> Option<Duration> {
-        // Others were as fast: come again at different times, and less often if that repeats.
-        let mut splits = self.splits();
-        if splits.len() > 1024 {
-            splits.clear();
-        }
-        let times = splits.entry(key.clone()).or_default();
-        *times = (*times + 1).min(16);
-        // A holder whose lease some store lacks looks the same, and does not go away.
-        if contended >= self.need && *times > SPLITS {
-            return None;
-        }
-        let within = took.max(Duration::from_millis(1)) * (1 << *times);
-        Some(within.min(MOST).mul_f64(fastrand::f64()))
     }
 
     fn no_agreement(&self, stands: &[Stand]) -> BackendError {
@@ -251,15 +220,17 @@ impl Group {
             return ballot.finish(None).await;
         }
         if let Outcome::Agreed(lease) = outcome {
-            ballot.talk.agree();
+            ballot.talk.agree(lease.token);
             let _ = answer.send(Ok(Renew::Renewed(lease)));
             return ballot.finish(Some(lease.token)).await;
         }
         let not_held = ballot.stands.iter().filter(|stand| matches!(stand, Stand::NotHeld)).count();
         if not_held > self.calls.nodes().len() - self.need {
-            // Too few hold it for a majority: it is gone. What is left of it keeps others out until
+            // Too few hold it for a majority: it is gone. The rest of it keeps others out until
             // its guard knows, at the latest by its deadline, and ends by itself then.
-            ballot.talk.lost();
+            if !claim.shared {
+                ballot.talk.lost();
+            }
             if flawed(Flaw::TakesFromTheGuard) {
                 let (sender, _) = mpsc::unbounded_channel();
                 self.calls.release(&claim, self.limit(&claim), &sender);
@@ -282,16 +253,18 @@ impl Group {
     pub(crate) async fn release(&self, claim: &Claim) -> Result<Release, BackendError> {
         self.limits.check(claim)?;
         let (sender, mut replies) = mpsc::unbounded_channel();
-        let asked = self.calls.release(claim, self.limit(claim), &sender);
+        let token = self.calls.release(claim, self.limit(claim), &sender);
         drop(sender);
         let nodes = self.calls.nodes().len();
         let (mut released, mut not_held, began) = (0, 0, Instant::now());
+        let mut tokens = Vec::with_capacity(nodes);
         let mut stands: Vec<_> = std::iter::repeat_with(|| Stand::Asked).take(nodes).collect();
-        let (mut answer, mut end) = (None, None);
+        let mut end = None;
         while let Some(reply) = before(end, replies.recv()).await {
             let stand = match reply.answer {
-                Answer::Released => {
+                Answer::Released(ended) => {
                     released += 1;
+                    tokens.push(ended);
                     Stand::Granted(Lease::new(0, Duration::ZERO))
                 }
                 Answer::Failed(error) => Stand::Failed(error),
@@ -303,31 +276,33 @@ impl Group {
             if let Some(slot) = stands.get_mut(reply.node) {
                 *slot = stand;
             }
-            // Where a lease in a single store is shown, and keeps others out, each must have
-            // answered.
-            let enough = self.seen == self.need || released + not_held == nodes;
-            if answer.is_none() && enough {
-                answer = if released >= self.need {
-                    Some(Release::Released)
-                } else {
-                    (not_held > nodes - self.need).then_some(Release::NotHeld)
-                };
+            let is_told = if released >= self.need {
+                self.agreed(token, &tokens).is_some()
+            } else {
+                not_held > nodes - self.need
+            };
+            if is_told && end.is_none() {
                 // A program that ends now would leave a lease behind where the answer is a little
                 // later.
-                let took = began.elapsed().max(Duration::from_millis(1));
-                end = answer.map(|_| Instant::now() + took);
+                end = Some(Instant::now() + began.elapsed().max(Duration::from_millis(1)));
             }
             // One that is hung is no little later, and would cost everybody that time.
             let comes = |(node, stand): (usize, &Stand)| {
-                let hung = self.calls.is_silent(node, asked) && !flawed(Flaw::WaitsForTheHung);
+                let hung = self.calls.is_hung(node) && !flawed(Flaw::WaitsForTheHung);
                 matches!(stand, Stand::Asked) && !hung
             };
-            if answer.is_some() && !stands.iter().enumerate().any(comes) {
+            let is_enough = released >= self.need || not_held > nodes - self.need;
+            if is_enough && !stands.iter().enumerate().any(comes) {
                 break;
             }
         }
-        if let Some(answer) = answer {
-            return Ok(answer);
+        if released >= self.need {
+            let least = tokens.iter().min().copied().unwrap_or(0);
+            let token = self.agreed(token, &tokens).unwrap_or(least);
+            return Ok(Release::Released { token });
+        }
+        if not_held > nodes - self.need {
+            return Ok(Release::NotHeld);
         }
         let error = NoAgreement::new(self, &stands);
         let unreached =
@@ -339,8 +314,13 @@ impl Group {
         })
     }
 
-    fn splits(&self) -> MutexGuard<'_, HashMap<LockKey, u32>> {
-        self.splits.lock().unwrap_or_else(PoisonError::into_inner)
+    /// The token that was agreed on, as far as the released leases tell it. A lease may not have been
+    /// raised to it yet, or may have been raised above it.
+    fn agreed(&self, known: Option<u64>, tokens: &[u64]) -> Option<u64> {
+        let with = |token| tokens.iter().filter(|other| **other == token).count();
+        let of_enough = || tokens.iter().copied().find(|token| with(*token) >= self.need);
+        let guess = || tokens.iter().min().copied().filter(|_| flawed(Flaw::GuessesTheToken));
+        known.filter(|known| tokens.contains(known)).or_else(of_enough).or_else(guess)
     }
 }
 
@@ -348,17 +328,6 @@ async fn before<T>(end: Option<Instant>, reply: impl Future<Output = Option<T>>)
     match end {
         Some(end) => timeout_at(end, reply).await.ok().flatten(),
         None => reply.await,
-    }
-}
-
-/// Whether a holder has the key who did not come for it just now, as far as its time left tells:
-/// one that was attempted as lately as this has about all of its ttl, and most use the same.
-fn is_firm(stand: &Stand, ttl: Duration, took: Duration) -> bool {
-    match stand {
-        Stand::Contended(Contention { retry_after: Some(left), .. }) => {
-            *left > ttl || *left + 4 * took < ttl
-        }
-        _ => false,
     }
 }
 

@@ -3,7 +3,9 @@
 
 mod agreement;
 mod ballot;
+mod both;
 mod calls;
+mod crowds;
 mod flaw;
 mod group;
 #[cfg(test)]
@@ -15,7 +17,9 @@ mod switchover;
 
 pub use crate::group::{NoAgreement, NodeState};
 pub use crate::quorum::{Quorum, QuorumBuilder};
-pub use crate::switchover::{Held, Phase, Process, Status, Switchover, SwitchoverBuilder};
+pub use crate::switchover::{
+    Check, Held, Phase, Process, Standing, Stands, Status, Switchover, SwitchoverBuilder,
+};
 
 #[cfg(test)]
 mod tests;

@@ -54,7 +54,9 @@ pub struct QuorumBuilder {
 }
 
 impl QuorumBuilder {
-    /// Adds a store, with a name for messages. Its clients should be this quorum's own.
+    /// Adds a store, with a name for messages. Its clients should be this quorum's own. List the
+    /// stores in the same order in every process: that is the order in which a key is asked for that
+    /// many want.
     pub fn node(mut self, name: impl Into<String>, backend: impl LockBackend) -> Self {
         self.nodes.push(Node { name: name.into().into(), backend: Arc::new(backend) });
         self
@@ -110,13 +112,11 @@ impl QuorumBuilder {
         Ok(Quorum(Group {
             calls: Calls::new(nodes),
             need,
-            seen: need,
-            in_order: false,
             limits,
             gate: max_ttl,
             node_timeout: self.node_timeout,
             proposals: Arc::default(),
-            splits: Arc::default(),
+            crowds: Arc::default(),
         }))
     }
 }

@@ -2,76 +2,42 @@
 
 mod builder;
 mod ceiling;
+mod check;
+mod entrance;
+mod keys;
+mod neighbours;
+mod phase;
 mod registration;
-mod reserved;
 mod status;
+mod survey;
+mod turns;
 
 use std::fmt;
-use std::str::FromStr;
 use std::sync::Arc;
 
 use lockcore::{
     Acquire, BackendError, Claim, InvalidInput, Lease, LeaseInfo, Limits, LockBackend, LockKey,
     Release, ReleaseSignal, Renew, async_trait,
 };
+use tokio::time::Instant;
 
 pub use self::builder::SwitchoverBuilder;
-pub use self::status::{Held, Process, Status};
+pub use self::check::Check;
+pub use self::phase::Phase;
+pub use self::registration::Standing;
+pub use self::status::{Held, Process, Stands, Status};
 
 use self::ceiling::Ceiling;
 use self::registration::Registration;
-use crate::flaw::{Flaw, flawed};
-use crate::group::Group;
-
-/// Where the locks are while a team moves them from an old store to a new one.
-///
-/// Neighbouring phases exclude each other, for they share a store; `Old` and `New` do not, and
-/// must never run at once.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Phase {
-    /// In the old store alone.
-    Old,
-    /// In both, the old one first.
-    Both,
-    /// In the new store alone.
-    New,
-}
-
-impl Phase {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Old => "old",
-            Self::Both => "both",
-            Self::New => "new",
-        }
-    }
-}
-
-impl fmt::Display for Phase {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
-
-impl FromStr for Phase {
-    type Err = InvalidInput;
-
-    fn from_str(name: &str) -> Result<Self, InvalidInput> {
-        [Self::Old, Self::Both, Self::New]
-            .into_iter()
-            .find(|phase| phase.name() == name)
-            .ok_or_else(|| {
-                InvalidInput::new(format!("a phase is `old`, `both` or `new`, not `{name}`"))
-            })
-    }
-}
+use self::turns::Turns;
+use crate::both::{Both, of_a_part};
 
 /// Locks on their way from an old store to a new one, in one of three [phases](Phase).
 ///
 /// Start it with [`Switchover::builder`]. See the [crate documentation](crate) for the protocol,
 /// and for what it promises.
 ///
-/// Clones share one registration, which ends when the last of them is dropped.
+/// Clones share one part in the phase, which ends when the last of them is dropped.
 #[derive(Clone)]
 pub struct Switchover {
     inner: Arc<Inner>,
@@ -81,11 +47,12 @@ struct Inner {
     phase: Phase,
     old: Arc<dyn LockBackend>,
     new: Arc<dyn LockBackend>,
-    both: Group,
+    both: Both,
     limits: Limits,
     registration: Registration,
     /// Of the store of an exclusive phase.
-    ceilings: Vec<Ceiling>,
+    ceiling: Option<Ceiling>,
+    turns: Turns,
 }
 
 impl Switchover {
@@ -114,23 +81,40 @@ impl Switchover {
     ///
     /// # Errors
     ///
-    /// Those of the stores, one of which may not be reached.
+    /// Those of the stores, if neither is reached.
     pub async fn status(&self) -> Result<Status, BackendError> {
         Status::of(&*self.inner.old, &*self.inner.new).await
     }
 
-    /// Ends the registration, and waits until the stores know: others may enter the opposite
-    /// phase from then on.
+    /// Whether it grants locks now.
+    #[must_use]
+    pub fn is_registered(&self) -> bool {
+        self.standing() == Standing::In
+    }
+
+    /// How it stands in its phase.
+    #[must_use]
+    pub fn standing(&self) -> Standing {
+        self.inner.registration.standing().borrow().clone()
+    }
+
+    /// Waits until it stands in another way than this.
+    pub async fn changed(&self, from: &Standing) -> Standing {
+        let mut standing = self.inner.registration.standing();
+        let changed = standing.wait_for(|now| now != from).await;
+        changed.map_or(Standing::Left, |now| now.clone())
+    }
+
+    /// Ends its part in the phase: nothing is granted or renewed any more from the call on.
     ///
-    /// Nothing is granted or renewed any more from the call on. It waits for the locks of this
-    /// process to be released or to end: release them before, or it takes as long as their ttl.
-    /// Where a store cannot be reached it waits until the registration has ended there by itself,
-    /// for which others wait as well.
+    /// It waits for the locks of this process to be released or to end: release them before, or it
+    /// takes as long as their ttl. Nothing is taken back in the stores: the opposite phase can be
+    /// entered when no process has renewed this one for three times
+    /// [`max_ttl`](SwitchoverBuilder::max_ttl).
     ///
     /// # Cancel safety
     ///
-    /// Dropped, it leaves this process without leases to give, and registered until the last
-    /// clone is dropped. Call it again to go on.
+    /// Dropped, it leaves this process without leases to give. Call it again to go on.
     pub async fn leave(&self) {
         self.inner.registration.leave().await;
     }
@@ -147,10 +131,9 @@ impl Switchover {
     /// Nobody believes in a lease for longer than its claim has promised, also where a store grants
     /// more, and nobody sees a token of which whoever enters the opposite phase later does not know.
     async fn cover(&self, mut lease: Lease, claim: &Claim) -> Result<Lease, BackendError> {
-        if !flawed(Flaw::BelievesTheGrant) {
-            lease.ttl = lease.ttl.min(claim.ttl);
-        }
-        match ceiling::cover(&self.inner.ceilings, lease.token).await {
+        lease.ttl = lease.ttl.min(claim.ttl);
+        let Some(ceiling) = &self.inner.ceiling else { return Ok(lease) };
+        match ceiling.cover(lease.token).await {
             Ok(()) => Ok(lease),
             // The lease stands: asking again is granted again.
             Err(error) => Err(BackendError::ambiguous(error)),
@@ -160,7 +143,7 @@ impl Switchover {
     /// What must be so before the store is asked for or about a lease.
     fn check(&self, claim: &Claim) -> Result<(), InvalidInput> {
         self.inner.limits.check(claim)?;
-        reserved::refuse(&claim.key)
+        keys::refuse(&claim.key)
     }
 }
 
@@ -182,13 +165,13 @@ impl LockBackend for Switchover {
 
     async fn acquire(&self, claim: &Claim) -> Result<Acquire, BackendError> {
         self.check(claim)?;
-        // A lease must end before the registration does: whoever enters the opposite phase looks
-        // at the registrations alone.
+        self.inner.turns.come(&claim.key).await;
+        // A lease must end before the phase does: whoever enters the opposite one looks at that alone.
         let floor = self.inner.registration.promise(claim)?;
         let answer = match self.single() {
             Some(store) => {
-                let floor = if flawed(Flaw::NoFloor) { 0 } else { floor.max(claim.min_token) };
-                store.acquire(&claim.clone().with_min_token(floor)).await
+                let floor = floor.max(claim.min_token);
+                store.acquire(&of_a_part(claim).with_min_token(floor)).await
             }
             None => self.inner.both.acquire(claim).await,
         };
@@ -206,7 +189,7 @@ impl LockBackend for Switchover {
         self.check(claim)?;
         self.inner.registration.promise(claim)?;
         let answer = match self.single() {
-            Some(store) => store.renew(claim).await,
+            Some(store) => store.renew(&of_a_part(claim)).await,
             None => self.inner.both.renew(claim).await,
         };
         match answer {
@@ -222,16 +205,19 @@ impl LockBackend for Switchover {
     async fn release(&self, claim: &Claim) -> Result<Release, BackendError> {
         self.check(claim)?;
         self.inner.registration.released(claim.holder);
-        match self.single() {
-            Some(store) => store.release(claim).await,
+        let began = Instant::now();
+        let answer = match self.single() {
+            Some(store) => store.release(&of_a_part(claim)).await,
             None => self.inner.both.release(claim).await,
-        }
+        };
+        self.inner.turns.released(&claim.key, began);
+        answer
     }
 
     async fn watch(&self, claim: &Claim) -> Result<ReleaseSignal, BackendError> {
         self.check(claim)?;
         match self.single() {
-            Some(store) => store.watch(claim).await,
+            Some(store) => store.watch(&of_a_part(claim)).await,
             None => self.inner.both.watch(claim).await,
         }
     }

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use lockcore::{BoxError, ErrorKind, MemoryBackend};
+use lockcore::{BoxError, MemoryBackend};
 use lockcore_combinators::{Phase, Switchover};
 use lockcore_conformance::{Clock, Fault, Harness};
 
@@ -23,18 +23,9 @@ impl<const PHASE: usize> Harness for Memories<PHASE> {
     async fn connect(&self, _: &[SocketAddr]) -> Result<Switchover, BoxError> {
         let start = || {
             let [old, new] = self.0.clone();
-            Switchover::builder(old, new, PHASES[PHASE]).start()
+            Switchover::builder(old, new, PHASES[PHASE]).assume_alone().start()
         };
-        // The cases share the stores and not the clock: the patience of one that starts may have
-        // ended, by its own, while another's case had a probe for an instant.
-        let mut started = start().await;
-        for _ in 0..20 {
-            match &started {
-                Err(error) if error.kind() == ErrorKind::Unavailable => started = start().await,
-                _ => break,
-            }
-        }
-        let switch = started?;
+        let switch = start().await?;
         // The floor is some seconds ahead of the clock of a store that is as far as the other, and
         // tokens ahead of the clock are not remembered over a wipe.
         tokio::time::sleep(Duration::from_secs(7)).await;

@@ -50,6 +50,12 @@ pub(crate) enum Needs {
     WireAndSignals,
     /// A client that writes the frozen records of a format version.
     Fixture,
+    /// A line for each key.
+    Line,
+    /// A line for each key, and release signals.
+    LineAndSignals,
+    /// A line for each key, and a server of its own on which these faults can be inflicted.
+    LineAndFaults(&'static [Fault]),
 }
 
 impl Needs {
@@ -58,7 +64,11 @@ impl Needs {
     }
 
     pub(crate) fn signals(self) -> bool {
-        matches!(self, Self::Signals | Self::WireAndSignals)
+        matches!(self, Self::Signals | Self::WireAndSignals | Self::LineAndSignals)
+    }
+
+    pub(crate) fn line(self) -> bool {
+        matches!(self, Self::Line | Self::LineAndSignals | Self::LineAndFaults(_))
     }
 
     pub(crate) fn wire(self) -> bool {
@@ -67,7 +77,9 @@ impl Needs {
 
     pub(crate) fn faults(self) -> Option<&'static [Fault]> {
         match self {
-            Self::Faults(faults) | Self::MemoryAndFaults(faults) => Some(faults),
+            Self::Faults(faults) | Self::MemoryAndFaults(faults) | Self::LineAndFaults(faults) => {
+                Some(faults)
+            }
             _ => None,
         }
     }

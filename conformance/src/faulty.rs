@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use lockcore::{
-    Acquire, BackendError, Claim, LeaseInfo, Limits, LockBackend, LockKey, Release, ReleaseSignal,
-    Renew, async_trait,
+    Acquire, BackendError, Claim, HandOver, LeaseInfo, Limits, LockBackend, LockKey, Release,
+    ReleaseSignal, Renew, async_trait,
 };
 use tokio::sync::watch;
 
@@ -21,6 +21,10 @@ pub enum Verb {
     Renew,
     /// [`LockBackend::release`]
     Release,
+    /// [`LockBackend::renew_many`]
+    RenewMany,
+    /// [`LockBackend::hand_over`]
+    HandOver,
     /// [`LockBackend::watch`]
     Watch,
     /// [`LockBackend::inspect`]
@@ -106,6 +110,7 @@ struct State {
     storm: Storm,
     random: fastrand::Rng,
     calls: HashMap<Verb, usize>,
+    answers: HashMap<Verb, usize>,
     /// Each call gives other tasks a turn before and after.
     pace: bool,
 }
@@ -124,6 +129,7 @@ impl<B: LockBackend> Faulty<B> {
             storm: Storm::default(),
             random: fastrand::Rng::with_seed(0),
             calls: HashMap::new(),
+            answers: HashMap::new(),
             pace: false,
         };
         let (inner, state) = (Arc::new(inner), Arc::new(Mutex::new(state)));
@@ -165,6 +171,12 @@ impl<B: LockBackend> Faulty<B> {
     #[must_use]
     pub fn calls(&self, verb: Verb) -> usize {
         self.state().calls.get(&verb).copied().unwrap_or(0)
+    }
+
+    /// How many calls of `verb` were answered so far, by success or by an error.
+    #[must_use]
+    pub fn answers(&self, verb: Verb) -> usize {
+        self.state().answers.get(&verb).copied().unwrap_or(0)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -259,6 +271,7 @@ impl<B: LockBackend> Faulty<B> {
         if *self.cut.borrow() {
             return std::future::pending().await;
         }
+        *self.state().answers.entry(verb).or_default() += 1;
         answer
     }
 }
@@ -300,12 +313,48 @@ impl<B: LockBackend> LockBackend for Faulty<B> {
         self.make(Verb::Release, call).await
     }
 
+    async fn renew_many(&self, claims: &[Claim]) -> Vec<Result<Renew, BackendError>> {
+        let call = |inner: Arc<B>| {
+            let claims = claims.to_vec();
+            async move { Ok(inner.renew_many(&claims).await) }
+        };
+        match self.make(Verb::RenewMany, call).await {
+            Ok(answers) => answers,
+            // One request, and so one mishap for all of them.
+            Err(error) => {
+                let again = || match &error {
+                    BackendError::Unavailable(source) => {
+                        BackendError::unavailable(source.to_string())
+                    }
+                    other => BackendError::ambiguous(other.to_string()),
+                };
+                claims.iter().map(|_| Err(again())).collect()
+            }
+        }
+    }
+
+    async fn hand_over(
+        &self,
+        from: &Claim,
+        to: &Claim,
+        over: bool,
+    ) -> Result<HandOver, BackendError> {
+        let call = |inner: Arc<B>| {
+            let (from, to) = (from.clone(), to.clone());
+            async move { inner.hand_over(&from, &to, over).await }
+        };
+        self.make(Verb::HandOver, call).await
+    }
+
     async fn watch(&self, claim: &Claim) -> Result<ReleaseSignal, BackendError> {
         let call = |inner: Arc<B>| {
             let claim = claim.clone();
             async move { inner.watch(&claim).await }
         };
         let signal = self.make(Verb::Watch, call).await?;
+        if signal.is_never() {
+            return Ok(signal);
+        }
         // A signal is a message too.
         let cut = self.cut.clone();
         Ok(ReleaseSignal::new(async move {

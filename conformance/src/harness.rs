@@ -79,7 +79,7 @@ pub trait Harness: Sized + Send + Sync + 'static {
         true
     }
 
-    /// Whether leases tell [how long the store has forgotten nothing](lockcore::StoreMemory).
+    /// Whether leases tell [how long the store has forgotten nothing](lockcore::Incarnation).
     /// `false`: they do not, and the cases about that are reported as not applicable. `true` makes
     /// them fail where a lease tells nothing.
     fn remembers(&self) -> bool {

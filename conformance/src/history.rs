@@ -11,7 +11,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use lockcore::{Acquire, BackendError, Claim, HolderId, LockKey, Release, Renew};
+use lockcore::{Acquire, BackendError, Claim, HandOver, HolderId, LockKey, Release, Renew};
 use tokio::time::Instant;
 
 use crate::case::Failure;
@@ -56,14 +56,33 @@ struct Call {
     holder: usize,
     ttl: u64,
     floor: u64,
+    /// For how long a place in the key's line was asked for; 0: for none.
+    wait: u64,
     answer: Answer,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Verb {
     Acquire,
+    /// Also each of many.
     Renew,
     Release,
+    /// The part of a hand-over that ends the lease of the one holder.
+    HandOver,
+    /// The part of a hand-over that grants the key to the other holder.
+    TakeOver,
+}
+
+impl Verb {
+    /// Whether it may grant the key to its holder.
+    fn asks(self) -> bool {
+        matches!(self, Self::Acquire | Self::TakeOver)
+    }
+
+    /// Whether it ends the lease of its holder.
+    fn ends(self) -> bool {
+        matches!(self, Self::Release | Self::HandOver)
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,8 +93,12 @@ enum Answer {
         token: u64,
         ttl: u64,
     },
+    /// Of an acquire, or of a hand-over that yielded.
     Contended,
-    Released,
+    /// The token that was ended, where the answer tells it.
+    Released {
+        token: Option<u64>,
+    },
     NotHeld,
     Ambiguous,
     Unavailable,
@@ -186,6 +209,7 @@ impl History {
             holder,
             ttl: micros(claim.ttl),
             floor: claim.min_token,
+            wait: claim.wait.map_or(0, micros),
             answer: Answer::Open,
         };
         state.push(Event::Call(call))
@@ -269,8 +293,30 @@ impl Answer {
 
     fn release(answer: &Result<Release, BackendError>) -> Self {
         match answer {
-            Ok(Release::Released) => Self::Released,
+            Ok(Release::Released { token }) => Self::Released { token: Some(*token) },
             Ok(Release::NotHeld) => Self::NotHeld,
+            Err(error) => Self::error(error),
+        }
+    }
+
+    /// What a hand-over did to the lease of the one holder.
+    fn hand_over(answer: &Result<HandOver, BackendError>) -> Self {
+        match answer {
+            Ok(HandOver::Granted(_) | HandOver::Yielded(_)) => Self::Released { token: None },
+            Ok(HandOver::NotHeld) => Self::NotHeld,
+            Err(error) => Self::error(error),
+        }
+    }
+
+    /// What the same hand-over gave to the other.
+    fn take_over(answer: &Result<HandOver, BackendError>) -> Self {
+        match answer {
+            Ok(HandOver::Granted(lease)) => {
+                Self::Granted { token: lease.token, ttl: micros(lease.ttl) }
+            }
+            Ok(HandOver::Yielded(_)) => Self::Contended,
+            // Nothing happened.
+            Ok(HandOver::NotHeld) => Self::Refused,
             Err(error) => Self::error(error),
         }
     }
@@ -280,7 +326,8 @@ impl Answer {
 ///
 /// Nobody may have been granted a key, or have relied on it, while another surely had it; tokens
 /// rise in real time and are given once; nobody is told that a key is taken while nobody can have
-/// it; and a holder that was released has nothing more. A call without an answer, or with an
+/// it; a release tells a token that its holder had; and a holder that was released has nothing
+/// more. A call without an answer, or with an
 /// ambiguous one, may have happened at any time since it began, or never. The line `fault` stands
 /// for something that was done to the server, over which leases may be lost.
 ///

@@ -98,7 +98,9 @@ pub(crate) fn run<H: Harness>(
     fastrand::seed(seed);
     let store = Arc::new(Shared { harness, runtime: runtime.clone(), clock });
     builder.build()?.block_on(async {
+        let no_line = needs.line() && !store.has_line().await?;
         let missing = match needs.faults() {
+            _ if no_line => Some("the store has no line".to_owned()),
             Some(faults) => store.missing(faults, abilities).await?,
             None if needs == Needs::Fixture && store.fixture().await?.is_none() => {
                 Some("the harness has no fixture client".to_owned())
@@ -165,6 +167,12 @@ struct Shared<H> {
 }
 
 impl<H: Harness> Shared<H> {
+    /// Whether the store keeps a line for each key, as its clients say.
+    async fn has_line(&self) -> Result<bool, Failure> {
+        let client = self.connect(&self.harness.endpoints()).await?;
+        Ok(client.limits().has_line())
+    }
+
     /// Says that the harness cannot inflict one of these faults. Each is tried once in a run.
     async fn missing(
         &self,

@@ -4,9 +4,8 @@
 //!
 //! 1. **An address in the environment**: a server that is already running. Nothing is ever done
 //!    to it: it cannot be paused, killed or wiped.
-//! 2. **A container**, through testcontainers: with the feature `containers` and a Docker engine
-//!    that answers.
-//! 3. **A program on this machine**, in a data folder of its own and on a free port.
+//! 2. **A program on this machine**, in a data folder of its own and on a free port.
+//! 3. **A container**, through the program `docker` and an engine that answers it.
 //!
 //! `LOCKCORE_TEST_SOURCE` chooses: `auto` (the default, the order above), `url`, `container` or
 //! `local`. Where no source can give a server the answer is an error that says what to install,
@@ -29,7 +28,6 @@
 //! `postgres`, or `nobody` where there is no such user.
 
 mod address;
-#[cfg(feature = "containers")]
 mod container;
 mod etcd;
 mod host;

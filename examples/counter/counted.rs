@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use leaselock::{
-    Acquire, BackendError, Claim, LeaseInfo, Limits, LockBackend, LockKey, Release, ReleaseSignal,
-    Renew, async_trait,
+    Acquire, BackendError, Claim, HandOver, LeaseInfo, Limits, LockBackend, LockKey, Release,
+    ReleaseSignal, Renew, async_trait,
 };
 
 /// Counts what a lock sends to its store. Clones count together.
@@ -46,6 +46,19 @@ impl LockBackend for Counted {
 
     async fn release(&self, claim: &Claim) -> Result<Release, BackendError> {
         self.count().release(claim).await
+    }
+
+    async fn renew_many(&self, claims: &[Claim]) -> Vec<Result<Renew, BackendError>> {
+        self.count().renew_many(claims).await
+    }
+
+    async fn hand_over(
+        &self,
+        from: &Claim,
+        to: &Claim,
+        over: bool,
+    ) -> Result<HandOver, BackendError> {
+        self.count().hand_over(from, to, over).await
     }
 
     async fn watch(&self, claim: &Claim) -> Result<ReleaseSignal, BackendError> {

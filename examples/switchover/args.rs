@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use leaselock::LockBackend;
+use leaselock::{LockBackend, Phase};
 use lexopt::Arg::{Long, Short};
 use lexopt::Parser;
 
@@ -13,7 +13,7 @@ pub(crate) const HELP: &str = "\
 Processes move their locks from one store to another while they go on taking them.
 
 Usage: switchover [--old URL --new URL] [--processes N] [--stay SECONDS] [--back] [--json]
-       switchover --status --old URL --new URL
+       switchover --status --old URL --new URL [--before PHASE] [--expect PHASE=N] [--json]
 
   --old URL       the store in which the locks are, as in redis://HOST:PORT
   --new URL       the store to which they go, as in postgres://USER@HOST/DATABASE
@@ -22,7 +22,9 @@ Usage: switchover [--old URL --new URL] [--processes N] [--stay SECONDS] [--back
   --stay SECONDS  how long all of them stay in a phase [default: 2]
   --back          and the same way back
   --json          print the summary as JSON, and nothing else
-  --status        print who is in which phase and what is held where, and end
+  --status        print who is in which phase and what is held where, and end; with --json as JSON
+  --before PHASE  with --status: exit with 1 if something speaks against entering this phase
+  --expect PHASE=N  and if not as many processes are seen in that phase
   --help          print this
 ";
 
@@ -31,7 +33,7 @@ pub(crate) const CHILD: &str = "child";
 
 pub(crate) enum Command {
     Run(Args),
-    Status(Stores),
+    Status(Look),
     Child,
     Help,
 }
@@ -43,6 +45,14 @@ pub(crate) struct Args {
     pub(crate) processes: usize,
     pub(crate) stay: Duration,
     pub(crate) back: bool,
+    pub(crate) json: bool,
+}
+
+/// A look before a step.
+pub(crate) struct Look {
+    pub(crate) stores: Stores,
+    pub(crate) before: Option<Phase>,
+    pub(crate) expected: Vec<(Phase, usize)>,
     pub(crate) json: bool,
 }
 
@@ -64,6 +74,7 @@ impl Stores {
 pub(crate) fn parse(mut parser: Parser) -> Result<Command, String> {
     let (mut old, mut new, mut processes, mut stay) = (None, None, 8, 2);
     let (mut back, mut json, mut status) = (false, false, false);
+    let (mut before, mut expected) = (None, Vec::new());
     while let Some(flag) = parser.next().map_err(said)? {
         match flag {
             Long("old") => old = Some(text(&mut parser)?),
@@ -73,6 +84,13 @@ pub(crate) fn parse(mut parser: Parser) -> Result<Command, String> {
             Long("back") => back = true,
             Long("json") => json = true,
             Long("status") => status = true,
+            Long("before") => before = Some(phase(&text(&mut parser)?)?),
+            Long("expect") => {
+                let given = text(&mut parser)?;
+                let (name, count) = given.split_once('=').ok_or("--expect is PHASE=N")?;
+                let count = count.parse().map_err(|_| "--expect is PHASE=N")?;
+                expected.push((phase(name)?, count));
+            }
             Long("help") | Short('h') => return Ok(Command::Help),
             Long(CHILD) => return Ok(Command::Child),
             other => return Err(said(other.unexpected())),
@@ -92,8 +110,12 @@ pub(crate) fn parse(mut parser: Parser) -> Result<Command, String> {
             .to_owned());
     }
     if status {
-        return Ok(Command::Status(stores));
+        return Ok(Command::Status(Look { stores, before, expected, json }));
     }
     let stay = Duration::from_secs(stay as u64);
     Ok(Command::Run(Args { stores, tasks, processes, stay, back, json }))
+}
+
+fn phase(name: &str) -> Result<Phase, String> {
+    name.parse().map_err(|error: leaselock::InvalidInput| error.to_string())
 }

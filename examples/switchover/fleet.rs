@@ -17,6 +17,9 @@ use crate::{Failure, processes};
 /// The pause of a rolling deploy between two processes.
 const PAUSE: Duration = Duration::from_millis(100);
 
+/// How long a step is waited for.
+const LONGEST: Duration = Duration::from_secs(30);
+
 /// Moves a fleet under load, and says what became of it.
 pub(crate) async fn moved(args: &Args) -> Result<Report, Failure> {
     let began = Instant::now();
@@ -37,11 +40,9 @@ pub(crate) async fn moved(args: &Args) -> Result<Report, Failure> {
     for step in way.windows(2) {
         let [from, to] = step else { continue };
         sleep(args.stay).await;
-        let status = fleet.status().await?;
+        let all = [(*from, args.processes)];
+        let status = fleet.ready(*to, &all).await?;
         say(&format!("All are in phase `{from}`. Before the step to `{to}`:\n{status}"));
-        if status.in_the_way_of(*to).next().is_some() {
-            return Err(format!("phase `{to}` cannot be entered").into());
-        }
         let refusal = fleet.roll(*from, *to).await?;
         say(&format!("One by one they went from `{from}` to `{to}`. Halfway one was turned away:"));
         say(&format!("{refusal}\n"));
@@ -72,6 +73,23 @@ impl<'a> Fleet<'a> {
 
     async fn status(&self) -> Result<Status, Failure> {
         Ok(Status::of(&*self.old, &*self.new).await?)
+    }
+
+    /// Waits until nothing speaks against a step: the phase before the last stands for a while after
+    /// all have left it.
+    async fn ready(&self, to: Phase, all: &[(Phase, usize)]) -> Result<Status, Failure> {
+        let end = Instant::now() + LONGEST;
+        loop {
+            let status = self.status().await?;
+            let objections = status.objections(to, all);
+            if objections.is_empty() {
+                return Ok(status);
+            }
+            if Instant::now() > end {
+                return Err(format!("phase `{to}` cannot be entered: {objections:?}").into());
+            }
+            sleep(PAUSE).await;
+        }
     }
 
     /// Starts a process in a phase. It takes locks from then on.

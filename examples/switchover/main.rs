@@ -43,7 +43,7 @@ type Failure = Box<dyn Error + Send + Sync>;
 async fn main() -> ExitCode {
     let outcome = match args::parse(lexopt::Parser::from_env()) {
         Ok(Command::Run(args)) => run(&args).await,
-        Ok(Command::Status(stores)) => status(&stores).await,
+        Ok(Command::Status(look)) => status(&look).await,
         Ok(Command::Child) => processes::child().await,
         Ok(Command::Help) => {
             print!("{}", args::HELP);
@@ -73,8 +73,18 @@ async fn run(args: &Args) -> Result<ExitCode, Failure> {
 }
 
 /// A look at the two stores, for which no process needs to be in any phase.
-async fn status(stores: &args::Stores) -> Result<ExitCode, Failure> {
-    let (old, new) = stores.open().await?;
-    print!("{}", Status::of(&*old, &*new).await?);
-    Ok(ExitCode::SUCCESS)
+async fn status(look: &args::Look) -> Result<ExitCode, Failure> {
+    let (old, new) = look.stores.open().await?;
+    let status = Status::of(&*old, &*new).await?;
+    if look.json {
+        println!("{}", status.to_json());
+    } else {
+        print!("{status}");
+    }
+    let Some(phase) = look.before else { return Ok(ExitCode::SUCCESS) };
+    let objections = status.objections(phase, &look.expected);
+    for objection in &objections {
+        eprintln!("switchover: not yet: {objection}");
+    }
+    Ok(if objections.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

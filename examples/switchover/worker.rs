@@ -10,9 +10,9 @@ use crate::args::Stores;
 use crate::fleet::Seat;
 use crate::processes;
 
-/// The longest ttl, which is also that of all locks. A process that crashed is in the way for
-/// three times that: programs with less patience than a deploy has want it short.
-const MAX_TTL: Duration = Duration::from_secs(6);
+/// The longest ttl, which is also that of all locks. A phase stands for three times that after the
+/// last process has left it: programs with less patience than a deploy has want it short.
+const MAX_TTL: Duration = Duration::from_secs(2);
 
 /// How long a worker waits for a key before it tries another.
 const PATIENCE: Duration = Duration::from_secs(1);

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use leaselock::{
-    Acquire, BackendError, Claim, LeaseInfo, Limits, LockBackend, LockKey, Release, ReleaseSignal,
-    Renew, async_trait,
+    Acquire, BackendError, Claim, HandOver, LeaseInfo, Limits, LockBackend, LockKey, Release,
+    ReleaseSignal, Renew, async_trait,
 };
 
 /// By how much.
@@ -25,6 +25,13 @@ impl Ahead {
     }
 }
 
+/// The claim with the least token that such a clock would give.
+fn ahead(claim: &Claim) -> Claim {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default() + AHEAD;
+    let now = u64::try_from(now.as_micros()).unwrap_or(0);
+    claim.clone().with_min_token(now.max(claim.min_token))
+}
+
 #[async_trait]
 impl LockBackend for Ahead {
     fn limits(&self) -> Limits {
@@ -32,9 +39,7 @@ impl LockBackend for Ahead {
     }
 
     async fn acquire(&self, claim: &Claim) -> Result<Acquire, BackendError> {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default() + AHEAD;
-        let now = u64::try_from(now.as_micros()).unwrap_or(0);
-        self.0.acquire(&claim.clone().with_min_token(now.max(claim.min_token))).await
+        self.0.acquire(&ahead(claim)).await
     }
 
     async fn renew(&self, claim: &Claim) -> Result<Renew, BackendError> {
@@ -43,6 +48,20 @@ impl LockBackend for Ahead {
 
     async fn release(&self, claim: &Claim) -> Result<Release, BackendError> {
         self.0.release(claim).await
+    }
+
+    async fn renew_many(&self, claims: &[Claim]) -> Vec<Result<Renew, BackendError>> {
+        self.0.renew_many(claims).await
+    }
+
+    async fn hand_over(
+        &self,
+        from: &Claim,
+        to: &Claim,
+        over: bool,
+    ) -> Result<HandOver, BackendError> {
+        let to = ahead(to);
+        self.0.hand_over(from, &to, over).await
     }
 
     async fn watch(&self, claim: &Claim) -> Result<ReleaseSignal, BackendError> {

@@ -10,7 +10,7 @@ use lockcore_conformance::servers::{RedisOptions, RedisServer};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
-use crate::store::redis::{self, ask};
+use crate::store::redis::{self, standing};
 
 /// A node's uptime is told in whole seconds, from each connection's beginning: another client may
 /// see it this much younger.
@@ -29,7 +29,7 @@ impl Nodes {
     pub async fn start(options: impl IntoIterator<Item = RedisOptions>) -> Self {
         let mut starting = JoinSet::new();
         for options in options {
-            starting.spawn(RedisServer::start(options.private().program_first()));
+            starting.spawn(RedisServer::start(options.private()));
         }
         let servers = starting.join_all().await;
         Self(servers.into_iter().map(|server| server.expect("a server")).collect())
@@ -184,9 +184,8 @@ pub struct Record {
 ///
 /// If the server does not say, or says what is no record of a lease.
 pub async fn lease(connection: &mut MultiplexedConnection, key: &str) -> Option<Record> {
-    let name = format!("leaselock:{{{key}}}:lease");
-    let text: Option<String> = ask(connection, &["GET", &name]).await.expect("GET");
-    let text = text?;
+    let name = format!("leaselock:{{{key}}}");
+    let text = standing(connection, &name).await?;
     let mut fields = text.splitn(4, '|').skip(1);
     let holder = fields.next().expect("a holder").to_owned();
     let token = fields.next().and_then(|token| token.parse().ok()).expect("a token");
@@ -197,10 +196,11 @@ async fn opened(backend: RedisBackend, max_ttl: Duration) {
     let key = LockKey::new("is it open").expect("a key");
     loop {
         let claim = Claim::new(key.clone(), HolderId::random(), Duration::from_secs(1));
+        let claim = claim.with_incarnation();
         let answer = backend.acquire(&claim).await.expect("a server");
         backend.release(&claim).await.expect("a server");
         let Acquire::Acquired(lease) = answer else { panic!("nobody else has it: {answer:?}") };
-        let age = lease.memory.expect("a server that knows its memory").age;
+        let age = lease.incarnation.expect("a server that knows its memory").age;
         let Some(left) = (max_ttl + ROUNDING).checked_sub(age).filter(|left| !left.is_zero())
         else {
             return;

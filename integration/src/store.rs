@@ -57,13 +57,13 @@ impl Store {
     pub async fn start_durable(kind: Kind) -> Self {
         match kind {
             Kind::Etcd => {
-                let options = EtcdOptions::new().private().program_first();
+                let options = EtcdOptions::new().private();
                 Self::Etcd(EtcdServer::start(options).await.expect("a server"))
             }
             Kind::Postgres => {
                 let counted = ("shared_preload_libraries", "pg_stat_statements");
                 let options = PostgresOptions::new().setting(counted.0, counted.1);
-                let options = options.private().program_first();
+                let options = options.private();
                 Self::Postgres(PostgresServer::start(options).await.expect("a server"))
             }
             Kind::Redis => Self::redis(RedisOptions::new().durable()).await,
@@ -71,7 +71,7 @@ impl Store {
     }
 
     async fn redis(options: RedisOptions) -> Self {
-        Self::Redis(RedisServer::start(options.private().program_first()).await.expect("a server"))
+        Self::Redis(RedisServer::start(options.private()).await.expect("a server"))
     }
 
     /// What a client connects to.

@@ -64,10 +64,11 @@ impl Vigil {
 
     /// A call is about to be sent.
     pub fn call(&self) -> Call<'_> {
-        let mut waiting = self.waiting();
+        // Not under the lock, which all calls share.
         let began = Instant::now();
+        let mut waiting = self.waiting();
         if waiting.calls == 0 {
-            waiting.quiet_since = Some(began);
+            waiting.quiet_since = waiting.quiet_since.max(Some(began));
         }
         waiting.calls += 1;
         Call { vigil: self, began, end: End::GivenUp }
@@ -75,26 +76,27 @@ impl Vigil {
 
     /// Something came from the server unasked: it is there.
     pub fn heard(&self) {
-        self.waiting().heard();
+        let now = Instant::now();
+        self.waiting().heard(now);
     }
 
     /// Whether the connection has fallen silent: the next call is better made on another.
     #[must_use]
     pub fn is_suspect(&self) -> bool {
         let waiting = self.waiting();
-        waiting.suspect || (waiting.calls > 0 && waiting.quiet_for() >= SILENCE)
+        waiting.suspect || (waiting.calls > 0 && waiting.quiet_for(Instant::now()) >= SILENCE)
     }
 }
 
 impl Waiting {
-    fn heard(&mut self) {
-        self.quiet_since = Some(Instant::now());
+    fn heard(&mut self, now: Instant) {
+        self.quiet_since = self.quiet_since.max(Some(now));
         self.in_vain = Duration::ZERO;
         self.suspect = false;
     }
 
-    fn given_up(&mut self) {
-        let quiet = self.quiet_for();
+    fn given_up(&mut self, now: Instant) {
+        let quiet = self.quiet_for(now);
         if quiet < PATIENCE {
             return;
         }
@@ -107,8 +109,8 @@ impl Waiting {
         }
     }
 
-    fn quiet_for(&self) -> Duration {
-        self.quiet_since.map_or(Duration::ZERO, |since| since.elapsed())
+    fn quiet_for(&self, now: Instant) -> Duration {
+        self.quiet_since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since))
     }
 
     fn patience(&self) -> Duration {
@@ -152,15 +154,16 @@ impl Call<'_> {
 
 impl Drop for Call<'_> {
     fn drop(&mut self) {
+        let now = Instant::now();
         let mut waiting = self.vigil.waiting();
         waiting.calls -= 1;
         match self.end {
-            End::GivenUp => waiting.given_up(),
+            End::GivenUp => waiting.given_up(now),
             End::Answered => {
-                waiting.heard();
-                waiting.usual = self.began.elapsed();
+                waiting.heard(now);
+                waiting.usual = now.duration_since(self.began);
             }
-            End::Other => waiting.heard(),
+            End::Other => waiting.heard(now),
         }
     }
 }

@@ -5,24 +5,29 @@ use std::time::Duration;
 
 use tokio::runtime::Handle;
 
-use crate::attempt::{Answer, Attempt, bounded};
-use crate::backend::LockBackend;
-use crate::backoff::{Backoff, between};
-use crate::claim::{Claim, Contention, ReleaseSignal};
-use crate::clock::Moment;
+use crate::attempt::{Answer, Attempt};
+use crate::claim::{Claim, Lease};
+use crate::clock::{Moment, sleep};
 use crate::error::{BackendError, Error, ErrorKind};
 use crate::guard::LockGuard;
-use crate::hold::Held;
+use crate::health::Purpose;
+use crate::held::Held;
 use crate::key::LockKey;
-use crate::manager::Shared;
+use crate::queue::{Baton, Turn};
+use crate::seams;
 use crate::settings::useful;
+use crate::shared::Shared;
+use crate::store::in_time;
+use crate::wait::Wait;
+
+mod outage;
+
+use outage::{Known, Outage, doubtful, may_begin};
 
 /// How long to wait for a key that someone else holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Patience {
     /// Not at all, and not for a failing store either.
-    Once,
-    /// Not at all.
     None,
     /// For this long in all.
     For(Duration),
@@ -42,24 +47,31 @@ pub(crate) async fn acquire(
     key: &LockKey,
     patience: Patience,
 ) -> Result<Option<LockGuard>, Error> {
-    let Ok(runtime) = Handle::try_current() else {
+    // The chosen runtime runs tasks; timers and requests run where the caller is polled.
+    let Ok(here) = Handle::try_current() else {
         return Err(Error::new(ErrorKind::InvalidInput, "a lock needs a tokio runtime to run in")
             .with_key(key));
     };
+    let runtime = shared.runtime_or(here);
     let mut progress = Progress::default();
-    let work = Acquiring { shared, key, runtime: &runtime, patience, progress: &mut progress };
+    let mut work = Acquiring { shared, key, runtime: &runtime, patience, progress: &mut progress };
     let outcome = match patience {
         Patience::For(limit) => {
             let end = Moment::now().after(limit);
             tokio::select! {
                 biased;
                 outcome = work.run() => outcome,
-                () = end.sleep_until() => Err(progress.out_of_time()),
+                () = end.sleep_until(), if !seams::flawed!(TimeLimitIgnored) => {
+                    Err(progress.out_of_time(shared))
+                }
             }
         }
-        Patience::Once | Patience::None | Patience::Endless => work.run().await,
+        Patience::None | Patience::Endless => work.run().await,
     };
-    outcome.map_err(|error| error.with_key(key))
+    match outcome {
+        Ok(held) => Ok(held.map(|held| LockGuard::new(shared, held, runtime))),
+        Err(error) => Err(error.with_key(key)),
+    }
 }
 
 /// What is known when the time limit strikes.
@@ -74,13 +86,16 @@ struct Progress {
 }
 
 impl Progress {
-    fn out_of_time(&mut self) -> Error {
+    fn out_of_time(&mut self, shared: &Shared) -> Error {
         match self.failure.take() {
             Some(failure) => doubtful(failure, self.asking).into(),
             None if self.asking && !self.answered => {
-                Error::new(ErrorKind::Ambiguous, "the time limit ran out before the store answered")
+                Error::new(ErrorKind::Ambiguous, "the store did not answer within the time limit")
             }
-            None => Error::new(ErrorKind::Contended, "the time limit ran out while others held it"),
+            // Behind others of this process: their outage is this task's too.
+            None => shared.store.health.failure().unwrap_or_else(|| {
+                Error::new(ErrorKind::Contended, "the time limit ran out while others held it")
+            }),
         }
     }
 }
@@ -93,41 +108,176 @@ struct Acquiring<'a> {
     progress: &'a mut Progress,
 }
 
+/// What came of one turn.
+enum Outcome {
+    Acquired(Arc<Held>),
+    /// Someone else has the key, and nobody waits.
+    Taken,
+    /// Others have taken the turn over: the task has to queue again.
+    Overtaken,
+}
+
 impl Acquiring<'_> {
-    async fn run(mut self) -> Result<Option<LockGuard>, Error> {
-        let queue = &self.shared.queue;
-        let mut turn = match queue.try_enter(self.key) {
-            Some(turn) => turn,
-            None if !self.patience.waits() => return Ok(None),
-            None => queue.enter(self.key).await,
+    async fn run(&mut self) -> Result<Option<Arc<Held>>, Error> {
+        let now = Moment::now();
+        let began = Known { since: now, failures: self.shared.store.health.failures() };
+        if let Some(turn) = self.shared.queue.try_enter(self.key) {
+            match self.talk(turn, began, now).await? {
+                Outcome::Acquired(held) => return Ok(Some(held)),
+                Outcome::Taken => return Ok(None),
+                Outcome::Overtaken => {}
+            }
+        }
+        // Boxed, as all that an acquire of a free key does not need: it makes the future of every
+        // acquire large, and large futures are copied about.
+        if self.patience.waits() {
+            Box::pin(self.queued(began)).await
+        } else {
+            Box::pin(self.after_a_release(began)).await
+        }
+    }
+
+    /// Waits for the turn behind others of this process, then goes on as they did.
+    async fn queued(&mut self, began: Known) -> Result<Option<Arc<Held>>, Error> {
+        loop {
+            let turn = self.enter().await?;
+            // It may have lain there while the runtime of this task stood still.
+            let now = Moment::now();
+            let until = now.after(self.shared.store.settings.ttl);
+            if !turn.goes_on(until) && !seams::flawed!(OvertakenGoesOn) {
+                continue;
+            }
+            match self.talk(turn, began, now).await? {
+                Outcome::Acquired(held) => return Ok(Some(held)),
+                Outcome::Taken => return Ok(None),
+                Outcome::Overtaken => seams::reached("a task that was overtaken queued again"),
+            }
+        }
+    }
+
+    /// Waits for the turn of this task.
+    async fn enter(&self) -> Result<Turn, Error> {
+        let Shared { queue, store, .. } = &**self.shared;
+        let (health, retry_for) = (&store.health, store.settings.retry_for);
+        let failures = health.failures();
+        let give_up =
+            || health.given_up(retry_for, failures).filter(|_| !seams::flawed!(OutageNotTold));
+        queue.enter(self.key, give_up).await
+    }
+
+    /// Asks once, if a release of this process is on its way. `None` where another task has the key
+    /// or wants it. The whole takes no longer than one request may.
+    async fn after_a_release(&mut self, began: Known) -> Result<Option<Arc<Held>>, Error> {
+        let Shared { queue, store, .. } = &**self.shared;
+        if let Some(failure) = store.health.failure() {
+            return Err(failure);
+        }
+        if !queue.is_ending(self.key) {
+            return Ok(None);
+        }
+        let limit = store.settings.request_timeout;
+        // Half of it is left for the request.
+        let turn = queue.enter(self.key, || store.health.failure());
+        let Some(turn) = in_time(limit / 2, turn).await else { return Ok(None) };
+        let left = began.since.after(limit).remaining();
+        match in_time(left, self.talk(turn?, began, Moment::now())).await {
+            Some(Ok(Outcome::Acquired(held))) => Ok(Some(held)),
+            Some(Ok(Outcome::Taken | Outcome::Overtaken)) => Ok(None),
+            Some(Err(error)) => Err(error),
+            None => Err(self.progress.out_of_time(self.shared)),
+        }
+    }
+
+    /// Asks for the key, with the turn, which the task has got at the moment `now`.
+    async fn talk(&mut self, mut turn: Turn, began: Known, now: Moment) -> Result<Outcome, Error> {
+        let mut wait = Wait::default();
+        let (claim, in_line) = match turn.take_baton() {
+            Some(Baton::Lease(claim, started, lease)) => {
+                if !started.after(useful(lease.ttl)).has_come() {
+                    let settings = &self.shared.store.settings;
+                    let held = Held::new(settings, claim, turn, started, lease, false);
+                    return Ok(Outcome::Acquired(held));
+                }
+                // It lay there for too long. The holder may still have it: that ends first.
+                self.end(claim, started.after(lease.ttl));
+                (self.claim(), false)
+            }
+            Some(Baton::Place(claim)) if self.patience.waits() => (claim, true),
+            // W7: to ask without waiting ends the place, too.
+            Some(Baton::Place(claim)) => (claim.with_wait(None), true),
+            None => (self.claim(), false),
         };
-        // Who asks once does not hurry, and must not wait.
+        let store = &self.shared.store;
+        let has_line = store.limits.has_line();
+        // For as long as the task has not slept.
+        let mut now = Some(now);
         if self.patience.waits()
+            && !has_line
+            // A task that asks once does not hurry, and must not wait.
             && let Some(pause) = turn.give_way()
         {
-            tokio::time::sleep(pause).await;
+            Box::pin(sleep(pause)).await;
+            now = None;
         }
-        let mut attempt = Attempt::new(self.shared, self.runtime, self.claim(), turn);
+        // From here on the place is passed on if this is dropped.
+        let mut attempt = Attempt::new(self.shared, self.runtime, claim, turn, in_line);
+        if self.patience.waits() && has_line && (in_line || store.expects_contention()) {
+            Box::pin(wait.arm_early(store, attempt.claim(), in_line)).await;
+            now = None;
+        }
+        self.converse(&mut attempt, wait, began, now).await
+    }
+
+    async fn converse(
+        &mut self,
+        attempt: &mut Attempt<'_>,
+        mut wait: Wait,
+        began: Known,
+        mut now: Option<Moment>,
+    ) -> Result<Outcome, Error> {
         let mut outage = Outage::new(match self.patience {
-            Patience::Once => Duration::ZERO,
-            _ => self.shared.settings.retry_for,
+            Patience::None => Duration::ZERO,
+            _ => self.shared.retry_for(),
         });
-        let mut wait = Wait::default();
+        if self.shared.store.health.is_failing() && !seams::flawed!(EachTriesAtOnce) {
+            let shared = self.shared.clone();
+            let begins = may_begin(&shared, outage.retry_for, began);
+            Box::pin(attempt.keeps_turn_during(begins)).await?;
+            now = None;
+        }
+        let mut waited = false;
         loop {
-            let failure = match self.ask(&mut attempt).await {
+            // What it may hold, or have in line, is released when it is dropped.
+            if now.is_none() && attempt.is_overtaken() {
+                return Ok(Outcome::Overtaken);
+            }
+            let failure = match self.ask(attempt, now.take()).await {
                 Ok(Answer::Acquired(started, lease)) => {
-                    if !started.after(useful(lease.ttl)).has_come() {
-                        let held = Held::new(self.shared, attempt, started, lease);
-                        return Ok(Some(LockGuard::new(held, self.runtime)));
+                    let good_until = started.after(useful(lease.ttl));
+                    if !good_until.has_come() || seams::flawed!(LateGrantHandedOut) {
+                        let held = self.held(attempt, started, lease, waited);
+                        return Ok(held.map_or(Outcome::Overtaken, Outcome::Acquired));
                     }
                     // The process or the store stood still meanwhile: nobody may rely on this.
                     BackendError::unavailable("the grant came after its lease had ended")
                 }
-                Ok(Answer::Contended(_)) if !self.patience.waits() => return Ok(None),
-                Ok(Answer::Contended(contention)) => {
-                    // A definite answer: this holder is spent.
-                    attempt.respawn(self.claim());
-                    wait.out(self.shared, attempt.claim(), contention).await;
+                Ok(Answer::Contended(..)) if !self.patience.waits() => return Ok(Outcome::Taken),
+                Ok(Answer::Contended(asked, contention)) => {
+                    waited = true;
+                    self.shared.store.contended(true);
+                    let store = &self.shared.store;
+                    if !attempt.is_in_line() && !seams::flawed!(SpentHolderAsksAgain) {
+                        // A definite answer: this holder is spent.
+                        attempt.respawn(self.claim());
+                    }
+                    // From now on: the process may have been stopped since it asked.
+                    attempt.keeps_turn_until(Moment::now().after(store.settings.poll_every));
+                    Box::pin(wait.out(store, attempt.claim(), contention, asked)).await;
+                    if seams::flawed!(SignalBelieved) && wait.was_signalled() {
+                        let lease = Lease::new(u64::MAX, attempt.claim().ttl);
+                        let held = self.held(attempt, Moment::now(), lease, waited);
+                        return Ok(held.map_or(Outcome::Overtaken, Outcome::Acquired));
+                    }
                     // Only now: while nobody asks, the store does not fail.
                     outage.over();
                     continue;
@@ -138,24 +288,64 @@ impl Acquiring<'_> {
                 BackendError::Ambiguous(_) | BackendError::Unavailable(_) => {}
                 refused => return Err(refused.into()),
             }
-            // Only after Ambiguous may the same holder ask again. Whatever else came, if it may
-            // hold from earlier on, that is released before another holder asks.
-            let ask_again = matches!(failure, BackendError::Ambiguous(_));
-            self.pause(&mut outage, failure, attempt.may_hold()).await?;
-            if !ask_again {
-                self.settle(&mut attempt, &mut outage).await?;
-                attempt.respawn(self.claim());
-            }
+            Box::pin(self.recover(attempt, &mut outage, failure)).await?;
         }
     }
 
-    fn claim(&self) -> Claim {
-        self.shared.claim(self.key)
+    /// Gets ready to ask again after a failure, or gives up.
+    async fn recover(
+        &mut self,
+        attempt: &mut Attempt<'_>,
+        outage: &mut Outage,
+        failure: BackendError,
+    ) -> Result<(), Error> {
+        // Only after Ambiguous may the same holder ask again. Whatever else came, if it may
+        // hold from earlier on, that is released before another holder asks.
+        let ask_again = matches!(failure, BackendError::Ambiguous(_))
+            || (attempt.is_in_line() && !attempt.may_hold());
+        self.pause(attempt, outage, failure).await?;
+        if !ask_again {
+            self.settle(attempt, outage).await?;
+            attempt.respawn(self.claim());
+        }
+        Ok(())
     }
 
-    async fn ask(&mut self, attempt: &mut Attempt) -> Result<Answer, BackendError> {
+    fn held(
+        &self,
+        attempt: &mut Attempt<'_>,
+        started: Moment,
+        lease: Lease,
+        waited: bool,
+    ) -> Option<Arc<Held>> {
+        if !waited {
+            self.shared.store.contended(false);
+        }
+        let (claim, turn) = attempt.take_claim();
+        let turn = turn?;
+        let from_store = self.shared.store.limits.has_line();
+        let settings = &self.shared.store.settings;
+        Some(Held::new(settings, claim, turn, started, lease, from_store))
+    }
+
+    fn claim(&self) -> Claim {
+        self.shared.store.claim(self.key, self.patience.waits())
+    }
+
+    /// Releases what this process has of the key from before.
+    fn end(&self, claim: Claim, until: Moment) {
+        let shared = self.shared.clone();
+        let undo = async move { shared.undo(&claim, until, || {}).await };
+        self.shared.background.spawn(self.runtime, until, undo);
+    }
+
+    async fn ask(
+        &mut self,
+        attempt: &mut Attempt<'_>,
+        now: Option<Moment>,
+    ) -> Result<Answer, BackendError> {
         self.progress.asking = true;
-        let answer = attempt.ask().await;
+        let answer = attempt.ask(now).await;
         self.progress.asking = false;
         if answer.is_ok() {
             self.progress.answered = true;
@@ -164,10 +354,14 @@ impl Acquiring<'_> {
         answer
     }
 
-    async fn settle(&mut self, attempt: &mut Attempt, outage: &mut Outage) -> Result<(), Error> {
+    async fn settle(
+        &mut self,
+        attempt: &mut Attempt<'_>,
+        outage: &mut Outage,
+    ) -> Result<(), Error> {
         while attempt.may_hold() {
             if let Err(failure) = attempt.settle().await {
-                self.pause(outage, failure, true).await?;
+                self.pause(attempt, outage, failure).await?;
             }
         }
         Ok(())
@@ -176,127 +370,30 @@ impl Acquiring<'_> {
     /// Waits before the next request after a failed one, or gives up.
     async fn pause(
         &mut self,
+        attempt: &mut Attempt<'_>,
         outage: &mut Outage,
         failure: BackendError,
-        may_hold: bool,
     ) -> Result<(), Error> {
         tracing::debug!(lock.key = %self.key, error = %failure, "the store did not answer");
-        let pause = outage.next(&failure);
-        let failure = doubtful(failure, may_hold);
-        let Some(pause) = pause else { return Err(failure.into()) };
+        let health = &self.shared.store.health;
+        // Others have asked again at once already, where theirs failed before.
+        let begins = health.failures() <= 1;
+        let pause = outage.next(&failure, health.failing_since(), begins);
+        let failure = doubtful(failure, attempt.may_hold());
+        let Some((pause, end)) = pause else { return Err(failure.into()) };
         self.progress.failure = Some(failure);
-        tokio::time::sleep(pause).await;
+        if pause.is_zero() {
+            return Ok(());
+        }
+        let may_try = attempt
+            .keeps_turn_during(async {
+                sleep(pause).await;
+                health.turn_to_try(Purpose::Ask, end).await
+            })
+            .await;
+        if !may_try && let Some(failure) = self.progress.failure.take() {
+            return Err(failure.into());
+        }
         Ok(())
-    }
-}
-
-/// Where another request may have been granted, the whole is as doubtful as that.
-fn doubtful(failure: BackendError, may_hold: bool) -> BackendError {
-    match failure {
-        BackendError::Unavailable(source) if may_hold => BackendError::Ambiguous(source),
-        other => other,
-    }
-}
-
-/// How long the store has been failing.
-struct Outage {
-    retry_for: Duration,
-    last_good: Moment,
-    asked_again: bool,
-    backoff: Backoff,
-}
-
-impl Outage {
-    fn new(retry_for: Duration) -> Self {
-        Self { retry_for, last_good: Moment::now(), asked_again: false, backoff: Backoff::new() }
-    }
-
-    fn over(&mut self) {
-        *self = Self::new(self.retry_for);
-    }
-
-    /// How long to pause before the next try; `None` to give up.
-    fn next(&mut self, failure: &BackendError) -> Option<Duration> {
-        let left = self.last_good.after(self.retry_for).remaining();
-        if left.is_zero() || matches!(failure, BackendError::InvalidInput(_)) {
-            return None;
-        }
-        if matches!(failure, BackendError::Rejected(_)) {
-            return None;
-        }
-        // One lost reply is the most common fault, and asking again at once settles it.
-        if matches!(failure, BackendError::Ambiguous(_)) && !self.asked_again {
-            self.asked_again = true;
-            return Some(Duration::ZERO);
-        }
-        Some(self.backoff.pause().min(left))
-    }
-}
-
-/// Waiting for a key that someone else holds.
-#[derive(Default)]
-struct Wait {
-    signal: Option<ReleaseSignal>,
-    wakes: u32,
-    /// How often in a row the holder's lease should have ended and had not.
-    overdue: u32,
-}
-
-impl Wait {
-    /// Resolves when it is time to ask again.
-    async fn out(&mut self, shared: &Shared, claim: &Claim, contention: Contention) {
-        let nap = self.nap(shared, contention);
-        let asleep = tokio::time::sleep(nap);
-        let Some(signal) = &mut self.signal else {
-            // What was released before the signal was armed is seen by asking again at once.
-            self.arm(shared, claim, nap).await;
-            if self.signal.is_none() {
-                asleep.await;
-            }
-            return;
-        };
-        tokio::select! {
-            () = signal => {}
-            () = asleep => return,
-        }
-        // The new signal is armed before the old one goes, so that a backend can keep its
-        // subscription, and before asking, so that nothing falls between the two.
-        self.arm(shared, claim, shared.settings.poll_floor).await;
-        self.wakes += 1;
-        if self.wakes > 1 && fastrand::bool() {
-            // Others were faster before. Those who lost together come at different times now,
-            // and half of them at once, lest a holder that comes back at once always wins.
-            tokio::time::sleep(between(Duration::ZERO, Duration::from_millis(4))).await;
-        }
-    }
-
-    /// How long to sleep when no release is signalled: until the holder's lease ends, and never
-    /// longer than the polling floor.
-    fn nap(&mut self, shared: &Shared, contention: Contention) -> Duration {
-        let floor = shared.settings.poll_floor;
-        let nap = match contention.retry_after {
-            Some(left) => {
-                // A store that is slow to end a lease is asked less and less often meanwhile.
-                let soon = Duration::from_millis(1) * (1 << self.overdue);
-                self.overdue = if left < soon { (self.overdue + 1).min(20) } else { 0 };
-                // A little more, so that it has ended for sure and not everybody comes at once.
-                let least = left.max(soon);
-                between(least, least.saturating_add(Duration::from_millis(10)))
-            }
-            None => floor,
-        };
-        nap.min(between(floor.mul_f64(0.9), floor))
-    }
-
-    /// Arms the signal, or goes without where that takes longer than sleeping for `most` would.
-    async fn arm(&mut self, shared: &Shared, claim: &Claim, most: Duration) {
-        let watch = shared.backend.watch(claim);
-        match bounded(shared.settings.request_timeout.min(most), watch).await {
-            Ok(signal) => self.signal = Some(signal),
-            Err(error) => {
-                self.signal = None;
-                tracing::debug!(lock.key = %claim.key, %error, "no release signal: polling");
-            }
-        }
     }
 }

@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use crate::claim::{Acquire, Claim, LeaseInfo, Limits, Release, ReleaseSignal, Renew};
+use crate::claim::{Acquire, Claim, HandOver, LeaseInfo, Limits, Release, ReleaseSignal, Renew};
 use crate::error::BackendError;
+use crate::join::join_all;
 use crate::key::LockKey;
 
 /// A store that can grant leases: the contract between authors of backends and this crate.
@@ -42,6 +43,11 @@ use crate::key::LockKey;
 ///   [`Limits::check`] refuses is refused before any I/O.
 /// - **L10 sight.** Inspect and list show a lease exactly while it stands.
 ///
+/// A store that keeps a line for each key ([`Limits::max_wait`]) also keeps the laws W1 to W11 of
+/// `docs/laws.md`. In short: a contended acquire whose claim waits leaves its holder a place in
+/// the line; a free key goes to the first place that stands, and to nobody else; asking again
+/// keeps the place; a release signals the first in line alone.
+///
 /// # Examples
 ///
 /// ```
@@ -60,7 +66,7 @@ use crate::key::LockKey;
 /// let Acquire::Acquired(again) = store.acquire(&mine).await? else { panic!("mine") };
 /// assert_eq!(again.token, lease.token);
 /// assert_eq!(store.release(&yours).await?, Release::NotHeld);
-/// assert_eq!(store.release(&mine).await?, Release::Released);
+/// assert_eq!(store.release(&mine).await?, Release::Released { token: lease.token });
 /// # Ok(())
 /// # }
 /// ```
@@ -71,24 +77,71 @@ pub trait LockBackend: fmt::Debug + Send + Sync + 'static {
 
     /// Grants the key to the claim's holder if it is free, or again if it is the holder's.
     ///
-    /// A holder asks again only after an [`BackendError::Ambiguous`] answer; after a definite one,
-    /// or once a release was sent for it, it is spent. An acquire that arrives after its release
-    /// may be granted: nobody uses it, it ends with its ttl.
+    /// A holder asks again after an [`BackendError::Ambiguous`] answer, and while it has a place
+    /// in the key's line ([`Contention::ahead`](crate::Contention::ahead)). It may ask again after it was
+    /// contended: what a store still does about a refused attempt must not end a later lease of the
+    /// holder. Once a release was sent for it, or after another error, it is spent. An acquire that arrives after its release may be
+    /// granted or take a place: nobody uses it, it ends with its ttl or its wait.
     async fn acquire(&self, claim: &Claim) -> Result<Acquire, BackendError>;
 
     /// Extends the holder's lease, and raises its token to `min_token` if that is larger.
     ///
-    /// The lease that it answers tells the store's [`memory`](crate::Lease::memory) anew: a store
-    /// that has lost its data, and was then reached by a late acquire, holds a lease which stands,
-    /// but has not kept the holder's.
+    /// Where the claim asks for it, the answer tells the store's
+    /// [`incarnation`](crate::Lease::incarnation) anew: a store that has lost its data, and was
+    /// then reached by a late acquire, holds a lease which stands, but has not kept the holder's.
     async fn renew(&self, claim: &Claim) -> Result<Renew, BackendError>;
 
-    /// Ends the holder's lease.
+    /// Renews many leases, each as [`renew`](Self::renew) does: one answer for each claim, in
+    /// their order. The core asks for at most 100 at once, each of another key.
+    ///
+    /// By default each claim is renewed by a call of its own, all at once. A store that can renew
+    /// many leases by one request overrides it.
+    async fn renew_many(&self, claims: &[Claim]) -> Vec<Result<Renew, BackendError>> {
+        join_all(claims.iter().map(|claim| self.renew(claim)).collect()).await
+    }
+
+    /// Ends the holder's lease, and its place in the key's line if it has one.
     async fn release(&self, claim: &Claim) -> Result<Release, BackendError>;
 
-    /// Arms a signal for the release of the claim's key: what is released after this call has
-    /// returned resolves it. It may resolve without a release now and then, but not every time
-    /// and at once: its waiters would ask without a pause. A store that cannot signal returns
+    /// Ends the lease of `from` and grants the key to `to`, with a greater token: in one atomic
+    /// step where the store can do that. Both claims are of the same key.
+    ///
+    /// Only a standing lease of `from` can be handed over; otherwise the answer is
+    /// [`HandOver::NotHeld`], and nothing is changed. With `over`, others go first: if another
+    /// holder has a place in the key's line, the lease of `from` ends, the first in line is
+    /// signalled, and `to` joins the line if its claim waits. A call that is repeated while the
+    /// lease of `to` stands is granted again, with the same token.
+    ///
+    /// After an [`BackendError::Ambiguous`] answer release `from` until that is answered, and only
+    /// then ask for `to`, or release `to`.
+    ///
+    /// By default it is a release, then an acquire: others may come in between.
+    async fn hand_over(
+        &self,
+        from: &Claim,
+        to: &Claim,
+        over: bool,
+    ) -> Result<HandOver, BackendError> {
+        let _ = over;
+        if self.release(from).await? == Release::NotHeld {
+            return Ok(HandOver::NotHeld);
+        }
+        match self.acquire(to).await {
+            Ok(Acquire::Acquired(lease)) => Ok(HandOver::Granted(lease)),
+            Ok(Acquire::Contended(contention)) => Ok(HandOver::Yielded(contention)),
+            // The release has happened, so no error may say that nothing has.
+            Err(error) => Err(error.into_ambiguous()),
+        }
+    }
+
+    /// Arms a signal for the claim's holder: what happens after this call has returned resolves
+    /// it.
+    ///
+    /// On a store with lines, for a claim that waits, the signal is the holder's alone. It resolves
+    /// when the holder is first in the key's line and the key may be free. For a claim that does
+    /// not wait it resolves when a lease of the key is released that was claimed with
+    /// [`announce`](Claim::announce); on a store without lines, when any is. It may resolve for nothing now and then, but not every time and at
+    /// once: its holder would ask without a pause. A store that cannot signal returns
     /// [`ReleaseSignal::never`].
     async fn watch(&self, claim: &Claim) -> Result<ReleaseSignal, BackendError>;
 
@@ -124,8 +177,21 @@ macro_rules! forward {
                 (**self).renew(claim).await
             }
 
+            async fn renew_many(&self, claims: &[Claim]) -> Vec<Result<Renew, BackendError>> {
+                (**self).renew_many(claims).await
+            }
+
             async fn release(&self, claim: &Claim) -> Result<Release, BackendError> {
                 (**self).release(claim).await
+            }
+
+            async fn hand_over(
+                &self,
+                from: &Claim,
+                to: &Claim,
+                over: bool,
+            ) -> Result<HandOver, BackendError> {
+                (**self).hand_over(from, to, over).await
             }
 
             async fn watch(&self, claim: &Claim) -> Result<ReleaseSignal, BackendError> {

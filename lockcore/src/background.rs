@@ -1,73 +1,90 @@
 //! Work that outlives the call that began it: undoing acquires, releasing dropped guards.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::future::Future;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::runtime::Handle;
-use tokio::sync::watch;
-use tokio::task::JoinHandle;
+use tokio::sync::Notify;
+
+use crate::clock::Moment;
+use crate::seams;
 
 /// Knows the tasks under way, so that a program can wait for them before it ends.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Background {
-    tasks: watch::Sender<Tasks>,
+    tasks: Mutex<Tasks>,
+    ended: Notify,
 }
 
 #[derive(Debug, Default)]
 struct Tasks {
     /// How many were ever begun: the number of the next.
     begun: u64,
-    under_way: BTreeSet<u64>,
+    /// Until when each one matters: what it undoes ends by itself then.
+    under_way: BTreeMap<u64, Moment>,
 }
 
 impl Background {
-    pub(crate) fn new() -> Self {
-        Self { tasks: watch::Sender::default() }
-    }
-
     /// Runs `work` on the runtime of `handle`, known from now on. It never panics: on a runtime
-    /// that has shut down the work is dropped, and whatever it was to release ends with its ttl.
-    pub(crate) fn spawn<T: Send + 'static>(
-        &self,
+    /// that has shut down the work is dropped, and what it was to release ends with its ttl.
+    ///
+    /// Nobody waits for it after `until`: a runtime may be one that nobody runs.
+    pub(crate) fn spawn(
+        self: &Arc<Self>,
         handle: &Handle,
-        work: impl Future<Output = T> + Send + 'static,
-    ) -> JoinHandle<T> {
-        let mut number = 0;
-        self.tasks.send_modify(|tasks| {
-            number = tasks.begun;
+        until: Moment,
+        work: impl Future<Output = ()> + Send + 'static,
+    ) {
+        let number = {
+            let mut tasks = self.tasks();
             tasks.begun += 1;
-            tasks.under_way.insert(number);
-        });
-        let known = Known { number, tasks: self.tasks.clone() };
-        handle.spawn(async move {
-            let result = work.await;
+            let number = tasks.begun;
+            tasks.under_way.insert(number, until);
+            number
+        };
+        let known = Known { number, background: self.clone() };
+        seams::spawn(handle, async move {
+            work.await;
             drop(known);
-            result
-        })
+        });
     }
 
-    /// Resolves when everything that is under way now has ended. What begins meanwhile is not
-    /// waited for, or a busy program would wait for ever.
+    /// Resolves when everything that is under way now has ended, or matters no more. What begins
+    /// meanwhile is not waited for, or a busy program would wait for ever.
     pub(crate) async fn drained(&self) {
-        let mut tasks = self.tasks.subscribe();
-        let next = tasks.borrow().begun;
-        let ended = |tasks: &Tasks| tasks.under_way.first().is_none_or(|first| *first >= next);
-        // The sender lives as long as `self`: the wait can only end well.
-        let _ = tasks.wait_for(ended).await;
+        let last = self.tasks().begun;
+        loop {
+            let ended = self.ended.notified();
+            let longest = {
+                let mut tasks = self.tasks();
+                tasks.under_way.retain(|_, until| !until.has_come());
+                tasks.under_way.range(..=last).map(|(_, until)| *until).max()
+            };
+            let Some(longest) = longest else { return };
+            tokio::select! {
+                biased;
+                () = ended => {}
+                () = longest.sleep_until() => {}
+            }
+        }
+    }
+
+    fn tasks(&self) -> MutexGuard<'_, Tasks> {
+        self.tasks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// A task's entry, taken out whether it ends, panics or is dropped with its runtime.
 struct Known {
     number: u64,
-    tasks: watch::Sender<Tasks>,
+    background: Arc<Background>,
 }
 
 impl Drop for Known {
     fn drop(&mut self) {
-        self.tasks.send_modify(|tasks| {
-            tasks.under_way.remove(&self.number);
-        });
+        self.background.tasks().under_way.remove(&self.number);
+        self.background.ended.notify_waiters();
     }
 }
 
@@ -77,17 +94,21 @@ mod tests {
 
     use super::*;
 
+    fn in_secs(seconds: u64) -> Moment {
+        Moment::now().after(Duration::from_secs(seconds))
+    }
+
     #[tokio::test(start_paused = true)]
     async fn drained_waits_for_what_was_under_way_and_for_nothing_else() {
-        let (background, runtime) = (Background::new(), Handle::current());
+        let (background, runtime) = (Arc::new(Background::default()), Handle::current());
         background.drained().await;
         let sleep = |seconds| tokio::time::sleep(Duration::from_secs(seconds));
-        background.spawn(&runtime, sleep(10));
+        background.spawn(&runtime, in_secs(60), sleep(10));
         let began = tokio::time::Instant::now();
         let drained = background.drained();
         let busy = async {
             for _ in 0..100 {
-                background.spawn(&runtime, sleep(1000));
+                background.spawn(&runtime, in_secs(2000), sleep(1000));
                 sleep(1).await;
             }
         };
@@ -99,11 +120,22 @@ mod tests {
         assert_eq!(began.elapsed(), Duration::from_secs(10));
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn work_is_not_waited_for_when_it_matters_no_more() {
+        let (background, runtime) = (Arc::new(Background::default()), Handle::current());
+        background.spawn(&runtime, in_secs(30), std::future::pending());
+        let began = tokio::time::Instant::now();
+        background.drained().await;
+        let waited = began.elapsed().as_secs();
+        assert!((30..=31).contains(&waited), "{waited} s");
+    }
+
     #[tokio::test]
-    async fn a_task_that_panics_or_is_aborted_has_ended() {
-        let (background, runtime) = (Background::new(), Handle::current());
-        background.spawn(&runtime, async { std::panic::resume_unwind(Box::new("on purpose")) });
-        background.spawn(&runtime, std::future::pending::<()>()).abort();
+    async fn a_task_that_panics_has_ended() {
+        let (background, runtime) = (Arc::new(Background::default()), Handle::current());
+        background.spawn(&runtime, in_secs(60), async {
+            std::panic::resume_unwind(Box::new("on purpose"))
+        });
         background.drained().await;
     }
 }

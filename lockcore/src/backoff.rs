@@ -7,19 +7,26 @@ use std::time::Duration;
 #[derive(Clone, Debug)]
 pub(crate) struct Backoff {
     next: Duration,
+    longest: Duration,
 }
 
 impl Backoff {
     const FIRST: Duration = Duration::from_millis(50);
-    const LARGEST: Duration = Duration::from_secs(1);
+    pub(crate) const LARGEST: Duration = Duration::from_secs(1);
 
     pub(crate) fn new() -> Self {
-        Self { next: Self::FIRST }
+        Self::up_to(Self::LARGEST)
+    }
+
+    /// Pauses of at most `longest`, and of at most a second.
+    pub(crate) fn up_to(longest: Duration) -> Self {
+        let longest = longest.min(Self::LARGEST);
+        Self { next: Self::FIRST.min(longest), longest }
     }
 
     pub(crate) fn pause(&mut self) -> Duration {
         let pause = self.next;
-        self.next = (pause * 2).min(Self::LARGEST);
+        self.next = (pause * 2).min(self.longest);
         between(pause / 2, pause)
     }
 }

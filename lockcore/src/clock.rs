@@ -11,6 +11,9 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::seams;
+pub(crate) use crate::seams::{sleep, timeout};
+
 /// An instant of the suspend-aware clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Moment(Instant);
@@ -26,8 +29,10 @@ impl Moment {
     pub(crate) fn now() -> Self {
         // Read first: of two readings the earlier offset is never too large, and the sum never
         // behind the boot clock at this line.
-        let suspended = suspend::total();
-        Self(Instant::now() + suspended)
+        let suspended = suspended();
+        let now = seams::monotonic();
+        // Most machines never were, and the clock is read often.
+        if suspended.is_zero() { Self(now) } else { Self(now + suspended) }
     }
 
     /// This moment and `duration` more; far in the future where the clock would overflow.
@@ -56,9 +61,18 @@ impl Moment {
             if left.is_zero() {
                 return;
             }
-            tokio::time::sleep(left.min(SLICE)).await;
+            let slice = if seams::flawed!(TimersTrusted) { left } else { left.min(SLICE) };
+            sleep(slice).await;
         }
     }
+}
+
+/// The time that this machine was suspended for since the process began.
+fn suspended() -> Duration {
+    if seams::flawed!(SuspendIgnored) {
+        return Duration::ZERO;
+    }
+    seams::suspended().unwrap_or_else(suspend::total)
 }
 
 #[cfg(any(target_os = "linux", target_os = "android"))]
@@ -80,7 +94,11 @@ mod suspend {
         // passed in between: the largest one seen is the best.
         let difference = boot.saturating_sub(nanos(ClockId::Monotonic));
         let since_first = difference.saturating_sub(*FIRST.get_or_init(|| difference));
-        let largest = LARGEST.fetch_max(since_first, Ordering::Relaxed).max(since_first);
+        let mut largest = LARGEST.load(Ordering::Relaxed);
+        // Rare, and a write is dear where many look.
+        if since_first > largest {
+            largest = LARGEST.fetch_max(since_first, Ordering::Relaxed).max(since_first);
+        }
         #[cfg(test)]
         let largest = largest + tests::INJECTED.get();
         Duration::from_nanos(largest)
@@ -88,7 +106,8 @@ mod suspend {
 
     fn nanos(clock: ClockId) -> u64 {
         let time = clock_gettime(clock);
-        u64::try_from(time.tv_sec).unwrap_or(0).saturating_mul(1_000_000_000)
+        // Never negative, on clocks that count from the start of the machine.
+        time.tv_sec.cast_unsigned().saturating_mul(1_000_000_000)
             + u64::try_from(time.tv_nsec).unwrap_or(0)
     }
 

@@ -3,27 +3,11 @@
 use std::error::Error as StdError;
 use std::fmt;
 
+use crate::input::InvalidInput;
 use crate::key::LockKey;
 
 /// A boxed error, as sources of [`BackendError`] and [`Error`] are kept.
 pub type BoxError = Box<dyn StdError + Send + Sync + 'static>;
-
-/// Input that no request was sent for: a wrong key, ttl, token floor, label, setting or URL.
-///
-/// The same input gets the same answer on every backend. Fix the code; trying again cannot help.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("invalid input: {message}")]
-pub struct InvalidInput {
-    message: String,
-}
-
-impl InvalidInput {
-    /// Says what is wrong, and what would be right.
-    #[must_use]
-    pub fn new(message: impl Into<String>) -> Self {
-        Self { message: message.into() }
-    }
-}
 
 /// Why a backend could not answer (law L7). Contended and not held are answers, not errors.
 ///
@@ -51,6 +35,18 @@ impl BackendError {
     /// [`BackendError::Ambiguous`], from an error or a text.
     pub fn ambiguous(source: impl Into<BoxError>) -> Self {
         Self::Ambiguous(source.into())
+    }
+
+    /// The same error where an earlier step of the same call has already happened: no error may
+    /// then say that nothing has.
+    #[must_use]
+    pub fn into_ambiguous(self) -> Self {
+        match self {
+            Self::Ambiguous(source) | Self::Rejected(source) | Self::Unavailable(source) => {
+                Self::Ambiguous(source)
+            }
+            Self::InvalidInput(input) => Self::Ambiguous(input.into()),
+        }
     }
 
     /// [`BackendError::Rejected`], from an error or a text.
@@ -174,7 +170,7 @@ impl StdError for Error {
 
 impl From<InvalidInput> for Error {
     fn from(input: InvalidInput) -> Self {
-        Self::new(ErrorKind::InvalidInput, input.message)
+        Self::new(ErrorKind::InvalidInput, input.message())
     }
 }
 

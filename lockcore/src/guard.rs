@@ -2,22 +2,19 @@
 
 use std::fmt;
 use std::future::Future;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::runtime::Handle;
-use tokio::task::JoinHandle;
+use tokio::runtime::{Builder, Handle};
+use tokio::sync::oneshot;
 
-use crate::attempt::bounded;
-use crate::backend::LockBackend;
-use crate::backoff::Backoff;
-use crate::claim::{Claim, Release};
-use crate::clock::Moment;
-use crate::error::{BackendError, Error, ErrorKind};
-use crate::hold::{Held, Keeper, LostReason};
+use crate::error::{Error, ErrorKind};
+use crate::held::{Held, LostReason};
 use crate::key::{HolderId, LockKey};
-use crate::manager::Shared;
-use crate::queue::Turn;
+use crate::release::{Releasing, lost};
+use crate::seams;
+use crate::shared::Shared;
+use crate::store::in_time;
 
 /// A held lock. It renews its lease in the background, and dropping it releases the lock.
 ///
@@ -34,16 +31,16 @@ use crate::queue::Turn;
 /// [`LockManager::drain`](crate::LockManager::drain) before a program ends.
 #[must_use = "dropping the guard releases the lock"]
 pub struct LockGuard {
+    shared: Arc<Shared>,
     held: Arc<Held>,
-    runtime: Handle,
-    keeper: Option<JoinHandle<()>>,
+    /// Where the rest of a release runs that is dropped outside any runtime; `None`: it has begun.
+    runtime: Option<Handle>,
 }
 
 impl LockGuard {
-    pub(crate) fn new(held: Held, runtime: &Handle) -> Self {
-        let held = Arc::new(held);
-        let keeper = runtime.spawn(Keeper(held.clone()).run());
-        Self { held, runtime: runtime.clone(), keeper: Some(keeper) }
+    pub(crate) fn new(shared: &Arc<Shared>, held: Arc<Held>, runtime: Handle) -> Self {
+        shared.keep(&held, &runtime);
+        Self { shared: shared.clone(), held, runtime: Some(runtime) }
     }
 
     /// The key that is locked.
@@ -76,7 +73,11 @@ impl LockGuard {
     /// Android and Windows).
     #[must_use]
     pub fn is_valid(&self) -> bool {
-        self.held.belief().lost().is_none()
+        let belief = self.held.belief();
+        if seams::flawed!(LossByFlagAlone) {
+            return belief.lost.is_none();
+        }
+        belief.lost().is_none()
     }
 
     /// How long the lock is surely held from now on if no renewal succeeds; zero once lost.
@@ -118,21 +119,8 @@ impl LockGuard {
     /// # }
     /// ```
     pub fn lost(&self) -> impl Future<Output = LostReason> + Send + 'static {
-        let mut beliefs = self.held.follow();
-        async move {
-            loop {
-                let belief = *beliefs.borrow_and_update();
-                if let Some(reason) = belief.lost() {
-                    return reason;
-                }
-                tokio::select! {
-                    changed = beliefs.changed() => if changed.is_err() {
-                        return LostReason::Released;
-                    },
-                    () = belief.deadline.sleep_until() => {}
-                }
-            }
-        }
+        let held = self.held.clone();
+        async move { held.until_lost().await }
     }
 
     /// Runs `work` while the lock is held, and stops it (drops it) when the lock is lost.
@@ -163,7 +151,7 @@ impl LockGuard {
 
     /// Releases the lock and waits for the store's answer.
     ///
-    /// The renewal has ended before the release is sent. An unanswered release is sent again, for
+    /// No renewal is sent after the release. An unanswered release is sent again, for
     /// at most the manager's `retry_for`; in the background it goes on until the lease ends.
     ///
     /// # Errors
@@ -178,65 +166,61 @@ impl LockGuard {
     /// Once called, the release happens even if the future is dropped before it has ended.
     /// Dropped before its first poll, the guard is dropped, which releases too.
     pub async fn release(mut self) -> Result<(), Error> {
-        let Some(job) = self.part() else {
-            return Ok(());
+        // A guard that was not dropped has not begun to end.
+        let Some(releasing) = self.end() else { return Ok(()) };
+        // The first is asked for speed: a handle is shared by all that a runtime runs.
+        if tokio::task::try_id().is_some() || Handle::try_current().is_ok() {
+            return released(&self.shared, &self.held, releasing).await;
+        }
+        // The caller is no task of a runtime, and requests and timers need one that is run.
+        let (done, outcome) = oneshot::channel();
+        let (shared, held) = (self.shared.clone(), self.held.clone());
+        let work = move || {
+            let outcome = match Builder::new_current_thread().enable_all().build() {
+                Ok(runtime) => runtime.block_on(released(&shared, &held, releasing)),
+                Err(error) => Err(not_sent(&held.claim.key).with_source(error)),
+            };
+            let _ = done.send(outcome);
         };
-        let (shared, trouble) = (self.held.shared.clone(), job.trouble.clone());
-        // On the caller's runtime, which is there; the guard's own may have ended.
-        let runtime = Handle::try_current().unwrap_or_else(|_| self.runtime.clone());
-        let work = shared.background.spawn(&runtime, job.run());
-        let limit = shared.settings.retry_for.max(shared.settings.request_timeout);
-        let answer = {
-            // The caller may be none of a runtime's tasks, and a timer belongs to a runtime.
-            let _entered = Handle::try_current().is_err().then(|| self.runtime.enter());
-            tokio::time::timeout(limit, work)
-        };
-        let outcome = match answer.await {
-            Ok(Ok(outcome)) => outcome,
-            Ok(Err(stopped)) => {
-                Err(Error::new(ErrorKind::Ambiguous, "the release did not run to its end")
-                    .with_source(stopped))
-            }
-            Err(_) => Err(match trouble.take() {
-                Some(failure) => failure.into(),
-                None => Error::new(
-                    ErrorKind::Ambiguous,
-                    format!("the store did not confirm the release within {limit:?}"),
-                ),
-            }),
-        };
-        outcome.map_err(|error| error.with_key(self.key()))
+        let thread = std::thread::Builder::new().name("leaselock-release".to_owned()).spawn(work);
+        match thread {
+            Ok(_) => outcome.await.unwrap_or_else(|_| Err(not_sent(self.key()))),
+            Err(error) => Err(not_sent(self.key()).with_source(error)),
+        }
     }
 
-    /// Ends the guard's part; what is left to do. `None` the second time.
-    fn part(&mut self) -> Option<ReleaseJob> {
-        let keeper = self.keeper.take()?;
-        let belief = self.held.belief();
-        let job = ReleaseJob {
-            shared: self.held.shared.clone(),
-            claim: self.held.claim.clone(),
-            lost: belief.lost(),
-            deadline: belief.deadline,
-            keeper,
-            turn: self.held.take_turn(),
-            trouble: Trouble::default(),
-        };
-        self.held.lose(LostReason::Released);
-        Some(job)
+    fn end(&mut self) -> Option<Releasing> {
+        let runtime = self.runtime.take()?;
+        Some(Releasing::new(&self.shared, &self.held, runtime))
     }
+}
+
+/// Waits for a release for as long as failed requests are repeated. It goes on in the background.
+async fn released(shared: &Shared, held: &Held, releasing: Releasing) -> Result<(), Error> {
+    let limit = shared.retry_for().max(shared.store.settings.request_timeout);
+    in_time(limit, releasing).await.unwrap_or_else(|| {
+        let error = match held.take_last_failure() {
+            Some(failure) => failure.into(),
+            None => Error::new(
+                ErrorKind::Ambiguous,
+                format!("the store did not confirm the release within {limit:?}"),
+            ),
+        };
+        Err(error.with_key(&held.claim.key))
+    })
+}
+
+fn not_sent(key: &LockKey) -> Error {
+    Error::new(ErrorKind::Ambiguous, "the release did not run to its end").with_key(key)
 }
 
 impl Drop for LockGuard {
     fn drop(&mut self) {
-        let Some(job) = self.part() else { return };
-        let key = self.key().clone();
-        self.held.shared.background.spawn(&self.runtime, async move {
-            if let Err(error) = job.run().await
-                && error.kind() != ErrorKind::Lost
-            {
-                tracing::warn!(lock.key = %key, %error, "a dropped lock was not released");
-            }
-        });
+        if self.runtime.is_some() && !seams::flawed!(DroppedGuardNotReleased) {
+            // Its own drop sees to the rest. Until that runs, a task that tries the key waits for it.
+            self.held.ends();
+            drop(self.end());
+        }
     }
 }
 
@@ -248,97 +232,6 @@ impl fmt::Debug for LockGuard {
             .field("token", &self.fencing_token())
             .field("remaining", &self.remaining())
             .finish_non_exhaustive()
-    }
-}
-
-fn lost(key: &LockKey, reason: LostReason) -> Error {
-    Error::new(ErrorKind::Lost, format!("the lock was lost, {reason}")).with_key(key)
-}
-
-/// The end of a lock.
-struct ReleaseJob {
-    shared: Arc<Shared>,
-    claim: Claim,
-    lost: Option<LostReason>,
-    deadline: Moment,
-    keeper: JoinHandle<()>,
-    /// Kept until the first answer: the next in line asks when the key is free, but need not wait
-    /// for a store that does not answer.
-    turn: Option<Turn>,
-    trouble: Trouble,
-}
-
-/// Why a release was not confirmed so far, for whoever stops waiting for it.
-#[derive(Clone, Default)]
-struct Trouble(Arc<Mutex<Option<BackendError>>>);
-
-impl Trouble {
-    /// Remembers a failure; one that leaves a doubt is not forgotten over one that leaves none.
-    fn note(&self, failure: BackendError) {
-        let mut noted = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if !matches!(*noted, Some(BackendError::Ambiguous(_))) {
-            *noted = Some(failure);
-        }
-    }
-
-    fn take(&self) -> Option<BackendError> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
-    }
-}
-
-impl ReleaseJob {
-    async fn run(self) -> Result<(), Error> {
-        // No renewal may be under way when the release is sent.
-        self.keeper.abort();
-        let _ = self.keeper.await;
-        if self.lost == Some(LostReason::NotHeld) {
-            return Err(lost(&self.claim.key, LostReason::NotHeld));
-        }
-        let Self { shared, claim, lost, deadline, turn, trouble, .. } = self;
-        release(&shared, &claim, lost, deadline, turn, &trouble).await
-    }
-}
-
-async fn release(
-    shared: &Shared,
-    claim: &Claim,
-    was_lost: Option<LostReason>,
-    deadline: Moment,
-    mut turn: Option<Turn>,
-    trouble: &Trouble,
-) -> Result<(), Error> {
-    let mut backoff = Backoff::new();
-    let mut may_have_worked = false;
-    loop {
-        let in_time = !deadline.has_come();
-        let call = shared.backend.release(claim);
-        let failure = match bounded(shared.settings.request_timeout, call).await {
-            // The store's word that the lease stood until now outweighs our own doubts.
-            Ok(Release::Released) => {
-                tracing::debug!(lock.key = %claim.key, lock.holder = %claim.holder, "released");
-                return Ok(());
-            }
-            // An earlier release of ours worked and its answer was lost.
-            Ok(Release::NotHeld) if may_have_worked => return Ok(()),
-            Ok(Release::NotHeld) => {
-                return Err(lost(&claim.key, was_lost.unwrap_or(LostReason::NotHeld)));
-            }
-            Err(failure @ BackendError::Ambiguous(_)) => {
-                may_have_worked |= in_time;
-                failure
-            }
-            Err(failure @ BackendError::Unavailable(_)) => failure,
-            Err(refused) => return Err(refused.into()),
-        };
-        drop(turn.take());
-        if deadline.has_come() {
-            return Err(match was_lost {
-                Some(reason) => lost(&claim.key, reason),
-                None => failure.into(),
-            });
-        }
-        trouble.note(failure);
-        tokio::time::sleep(backoff.pause().min(deadline.remaining())).await;
     }
 }
 

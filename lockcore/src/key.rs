@@ -1,10 +1,12 @@
 //! What is locked, and who holds it.
 
 use std::fmt::{self, Write as _};
+use std::hash::{Hash, Hasher};
 use std::str::FromStr;
 use std::sync::Arc;
 
-use crate::error::InvalidInput;
+use crate::input::InvalidInput;
+use crate::seams;
 
 /// The name of what is locked.
 ///
@@ -19,8 +21,21 @@ use crate::error::InvalidInput;
 /// assert!(LockKey::new("a\0b").is_err());
 /// assert!(LockKey::new("x".repeat(513)).is_err());
 /// ```
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Eq, PartialOrd, Ord)]
 pub struct LockKey(Arc<str>);
+
+impl PartialEq for LockKey {
+    fn eq(&self, other: &Self) -> bool {
+        // Most keys that are compared are clones of each other.
+        Arc::ptr_eq(&self.0, &other.0) || self.0 == other.0
+    }
+}
+
+impl Hash for LockKey {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.hash(state);
+    }
+}
 
 impl LockKey {
     /// The longest key, in bytes.
@@ -48,6 +63,15 @@ impl LockKey {
             return Err(InvalidInput::new("a key must not contain a NUL byte"));
         }
         Ok(Self(key.into()))
+    }
+
+    /// To which of so many parts of all keys this one belongs: the same one in every run.
+    pub(crate) fn part_of(&self, parts: usize) -> usize {
+        // FNV-1a: keys are short, and this is asked with every request to the memory store.
+        let hash = self.0.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+        });
+        usize::try_from(hash >> 40).unwrap_or(0) % parts
     }
 
     /// The key as text.
@@ -107,7 +131,13 @@ impl HolderId {
     /// Draws a new random identity (uuid version 4, 122 random bits).
     #[must_use]
     pub fn random() -> Self {
-        Self(uuid::Uuid::new_v4().as_u128())
+        if let Some(bits) = seams::holder() {
+            return Self(bits);
+        }
+        // The generator lives in this process's memory, and a fork copies it: the process id
+        // keeps parent and child apart.
+        let process = u128::from(std::process::id());
+        Self(uuid::Uuid::new_v4().as_u128() ^ process)
     }
 
     /// The identity with these bits.

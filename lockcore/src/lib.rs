@@ -11,24 +11,37 @@ mod clock;
 mod error;
 mod fence;
 mod guard;
-mod hold;
+mod health;
+mod held;
+mod input;
+mod join;
 mod key;
 mod manager;
 mod memory;
 mod queue;
+mod release;
+mod renewal;
+mod seams;
 mod settings;
+mod shared;
+#[cfg(feature = "simulation")]
+#[doc(hidden)]
+pub mod simulation;
+mod store;
+mod wait;
 
 pub use async_trait::async_trait;
 
 pub use crate::backend::LockBackend;
 pub use crate::claim::{
-    Acquire, Claim, Contention, Lease, LeaseInfo, Limits, MAX_TOKEN, Release, ReleaseSignal, Renew,
-    StoreMemory,
+    Acquire, Claim, Contention, HandOver, Incarnation, Lease, LeaseInfo, Limits, MAX_TOKEN,
+    Release, ReleaseSignal, Renew,
 };
-pub use crate::error::{BackendError, BoxError, Error, ErrorKind, InvalidInput};
+pub use crate::error::{BackendError, BoxError, Error, ErrorKind};
 pub use crate::fence::{FenceRegister, StaleToken};
 pub use crate::guard::LockGuard;
-pub use crate::hold::LostReason;
+pub use crate::held::LostReason;
+pub use crate::input::InvalidInput;
 pub use crate::key::{HolderId, LockKey};
 pub use crate::manager::{Lock, LockManager, ManagerBuilder};
 pub use crate::memory::MemoryBackend;

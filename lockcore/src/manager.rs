@@ -4,16 +4,17 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::runtime::Handle;
+
 use crate::acquire::{Patience, acquire};
-use crate::attempt::bounded;
 use crate::backend::LockBackend;
-use crate::background::Background;
-use crate::claim::{Claim, LeaseInfo};
+use crate::claim::LeaseInfo;
 use crate::error::{Error, ErrorKind};
 use crate::guard::LockGuard;
-use crate::key::{HolderId, LockKey};
-use crate::queue::Queue;
-use crate::settings::{Settings, Wishes};
+use crate::key::LockKey;
+use crate::settings::{Overrides, Settings};
+use crate::shared::{PARTS, Shared};
+use crate::store::bounded;
 
 /// Locks on one store, with one set of settings.
 ///
@@ -39,40 +40,25 @@ use crate::settings::{Settings, Wishes};
 /// ```
 #[derive(Clone)]
 pub struct LockManager {
-    shared: Arc<Shared>,
-}
-
-pub(crate) struct Shared {
-    pub(crate) backend: Arc<dyn LockBackend>,
-    pub(crate) settings: Settings,
-    pub(crate) queue: Queue,
-    pub(crate) background: Background,
-}
-
-impl Shared {
-    /// A claim of a new holder.
-    pub(crate) fn claim(&self, key: &LockKey) -> Claim {
-        Claim::new(key.clone(), HolderId::random(), self.settings.ttl)
-            .with_label(self.settings.label.clone())
-    }
+    /// By the part of the keys.
+    parts: Arc<[Arc<Shared>]>,
 }
 
 impl LockManager {
     /// A manager with the default settings (see [`ManagerBuilder`]). Where the store does not
     /// take the default ttl, the nearest that it takes.
     pub fn new(backend: impl LockBackend) -> Self {
-        let settings = Settings::from_wishes(Wishes::default(), &backend.limits());
-        Self::with(Arc::new(backend), settings)
+        let settings = Settings::from_overrides(Overrides::default(), &backend.limits());
+        Self { parts: Shared::new(Arc::new(backend), settings, None) }
     }
 
     /// Chooses the settings.
     pub fn builder(backend: impl LockBackend) -> ManagerBuilder {
-        ManagerBuilder { backend: Arc::new(backend), wishes: Wishes::default() }
-    }
-
-    fn with(backend: Arc<dyn LockBackend>, settings: Settings) -> Self {
-        let (queue, background) = (Queue::new(), Background::new());
-        Self { shared: Arc::new(Shared { backend, settings, queue, background }) }
+        ManagerBuilder {
+            backend: Arc::new(backend),
+            overrides: Overrides::default(),
+            runtime: None,
+        }
     }
 
     /// The lock of this key: cheap, no I/O.
@@ -81,7 +67,13 @@ impl LockManager {
     ///
     /// [`ErrorKind::InvalidInput`] when the key is not 1 to 512 bytes of UTF-8 without NUL.
     pub fn lock(&self, key: impl AsRef<str>) -> Result<Lock, Error> {
-        Ok(Lock { shared: self.shared.clone(), key: LockKey::new(key)? })
+        let key = LockKey::new(key)?;
+        Ok(Lock { shared: self.parts[key.part_of(PARTS)].clone(), key })
+    }
+
+    /// For what all parts have in common.
+    fn any(&self) -> &Shared {
+        &self.parts[0]
     }
 
     /// Who holds a key now, as the store sees it; `None` if nobody does. A look, no promise: it
@@ -93,8 +85,8 @@ impl LockManager {
     /// not answer; [`ErrorKind::Rejected`] when it refused.
     pub async fn inspect(&self, key: impl AsRef<str>) -> Result<Option<LeaseInfo>, Error> {
         let key = LockKey::new(key)?;
-        let call = self.shared.backend.inspect(&key);
-        bounded(self.shared.settings.request_timeout, call).await.map_err(|e| read(e.into()))
+        let call = (*self.any().store.backend).inspect(&key);
+        bounded(self.any().store.settings.request_timeout, call).await.map_err(|e| read(e.into()))
     }
 
     /// Who holds the keys that start with `prefix`: the first `limit` of those greater than
@@ -109,10 +101,10 @@ impl LockManager {
         after: Option<&LockKey>,
         limit: usize,
     ) -> Result<Vec<LeaseInfo>, Error> {
-        let settings = &self.shared.settings;
+        let settings = &self.any().store.settings;
         // A store may have to go through all its keys: that is more than one request.
         let limit_of_time = settings.retry_for.max(settings.request_timeout);
-        let call = self.shared.backend.list(prefix, after, limit);
+        let call = (*self.any().store.backend).list(prefix, after, limit);
         bounded(limit_of_time, call).await.map_err(|e| read(e.into()))
     }
 
@@ -127,7 +119,7 @@ impl LockManager {
     ///
     /// Dropping the future loses nothing.
     pub async fn drain(&self) {
-        self.shared.background.drained().await;
+        self.any().background.drained().await;
     }
 }
 
@@ -143,8 +135,8 @@ fn read(error: Error) -> Error {
 impl fmt::Debug for LockManager {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("LockManager")
-            .field("backend", &self.shared.backend)
-            .field("settings", &self.shared.settings)
+            .field("backend", &self.any().store.backend)
+            .field("settings", &self.any().store.settings)
             .finish_non_exhaustive()
     }
 }
@@ -154,40 +146,42 @@ impl fmt::Debug for LockManager {
 #[must_use = "a builder does nothing until it is built"]
 pub struct ManagerBuilder {
     backend: Arc<dyn LockBackend>,
-    wishes: Wishes,
+    overrides: Overrides,
+    runtime: Option<Handle>,
 }
 
 impl ManagerBuilder {
     /// How long a lease lives unrenewed, by the store's clock: after a crash of its holder a key
     /// is free again this much later. Defaults to 30 s, within the store's limits.
     pub fn ttl(mut self, ttl: Duration) -> Self {
-        self.wishes.ttl = Some(ttl);
+        self.overrides.ttl = Some(ttl);
         self
     }
 
     /// How often a lease is renewed, counted from start to start and up to a tenth less by
     /// chance. Defaults to a third of the ttl.
     pub fn renew_every(mut self, every: Duration) -> Self {
-        self.wishes.renew_every = Some(every);
+        self.overrides.renew_every = Some(every);
         self
     }
 
     /// Leases are not renewed: every lock is lost when its ttl is over.
     pub fn no_renewal(mut self) -> Self {
-        self.wishes.no_renewal = true;
+        self.overrides.no_renewal = true;
         self
     }
 
     /// How long one request to the store may take; then its outcome counts as unknown. Defaults
     /// to a sixth of the ttl, at most 2 s.
     pub fn request_timeout(mut self, timeout: Duration) -> Self {
-        self.wishes.request_timeout = Some(timeout);
+        self.overrides.request_timeout = Some(timeout);
         self
     }
 
-    /// How often a waiter asks the store even if no release was signalled. Defaults to 1 s.
-    pub fn poll_floor(mut self, floor: Duration) -> Self {
-        self.wishes.poll_floor = Some(floor);
+    /// The longest time between two requests of a task that waits for a key, even if no release
+    /// was signalled. Defaults to 1 s.
+    pub fn poll_every(mut self, every: Duration) -> Self {
+        self.overrides.poll_every = Some(every);
         self
     }
 
@@ -195,21 +189,29 @@ impl ManagerBuilder {
     /// waiter slept since, from when it asked again. Defaults to 10 s; with zero the first failure
     /// is the answer.
     pub fn retry_for(mut self, duration: Duration) -> Self {
-        self.wishes.retry_for = Some(duration);
+        self.overrides.retry_for = Some(duration);
         self
     }
 
     /// The longest that a lock is held: then the guard is lost and its lease is left to end, so
     /// that work that hangs does not keep a key for ever. Defaults to no limit.
     pub fn max_hold(mut self, max: Duration) -> Self {
-        self.wishes.max_hold = Some(max);
+        self.overrides.max_hold = Some(max);
         self
     }
 
     /// Words about the holder for people who inspect the store: at most 256 bytes, no NUL.
     /// Defaults to host name and process id.
     pub fn label(mut self, label: impl Into<String>) -> Self {
-        self.wishes.label = Some(label.into());
+        self.overrides.label = Some(label.into());
+        self
+    }
+
+    /// The runtime for the tasks of the manager's locks: renewals, and releases of dropped guards.
+    /// Defaults to the runtime of the task that acquires or drops. Choose one where that runtime
+    /// may end, or may not be run, while locks are held.
+    pub fn runtime(mut self, runtime: Handle) -> Self {
+        self.runtime = Some(runtime);
         self
     }
 
@@ -220,9 +222,9 @@ impl ManagerBuilder {
     /// [`ErrorKind::InvalidInput`], naming the setting and what it may be.
     pub fn build(self) -> Result<LockManager, Error> {
         let limits = self.backend.limits();
-        let settings = Settings::from_wishes(self.wishes, &limits);
+        let settings = Settings::from_overrides(self.overrides, &limits);
         settings.check(&limits)?;
-        Ok(LockManager::with(self.backend, settings))
+        Ok(LockManager { parts: Shared::new(self.backend, settings, self.runtime.as_ref()) })
     }
 }
 
@@ -272,8 +274,8 @@ impl Lock {
     ///
     /// # Errors
     ///
-    /// As [`acquire`](Self::acquire). It does not wait for a holder, but it does for a failing
-    /// store, for at most `retry_for`.
+    /// As [`acquire`](Self::acquire), at once: it asks the store once, and waits for nothing but the
+    /// answer. While the store is failing it answers without asking.
     ///
     /// # Cancel safety
     ///
@@ -295,7 +297,7 @@ impl Lock {
     /// As [`acquire`](Self::acquire).
     pub async fn acquire_timeout(&self, limit: Duration) -> Result<LockGuard, Error> {
         if limit.is_zero() {
-            return self.patiently(Patience::Once).await;
+            return self.patiently(Patience::None).await;
         }
         self.patiently(Patience::For(limit)).await
     }

@@ -1,25 +1,27 @@
 //! The memory backend: the executable specification of the contract.
 
-use std::collections::BTreeMap;
 use std::fmt;
-use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
-use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use crate::backend::LockBackend;
-use crate::claim::{
-    Acquire, Claim, Contention, Lease, LeaseInfo, Limits, Release, ReleaseSignal, Renew,
-    StoreMemory,
-};
+use crate::claim::{Acquire, Claim, HandOver, LeaseInfo, Limits, Release, ReleaseSignal, Renew};
 use crate::error::BackendError;
 use crate::key::{HolderId, LockKey};
 
-/// How long a token outlives the later of its last use and the instant it names.
-const RETENTION: Duration = Duration::from_secs(24 * 60 * 60);
+mod record;
+mod store;
+
+use store::{Clock, Store};
+
+/// Keys are spread over so many stores, so that tasks on several keys do not wait for each other.
+const PARTS: usize = 16;
+
+/// The longest place in a line.
+const MAX_WAIT: Duration = Duration::from_secs(60);
 
 /// Leases in this process's memory.
 ///
@@ -43,27 +45,52 @@ const RETENTION: Duration = Duration::from_secs(24 * 60 * 60);
 /// ```
 #[derive(Clone)]
 pub struct MemoryBackend {
-    store: Arc<Mutex<Store>>,
+    parts: Arc<[Part; PARTS]>,
+}
+
+/// The store of a part of the keys, in lines of the processor's cache that no other part shares.
+#[repr(align(128))]
+struct Part(Mutex<Store>);
+
+impl Part {
+    fn store(&self) -> MutexGuard<'_, Store> {
+        // The store is consistent between any two statements that can panic.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl MemoryBackend {
     /// A new, empty store.
     #[must_use]
     pub fn new() -> Self {
-        Self { store: Arc::new(Mutex::new(Store::new())) }
+        Self::starting_at(SystemTime::now())
+    }
+
+    /// A new, empty store whose clock shows `wall` now, for tests that need the same tokens in
+    /// every run.
+    #[must_use]
+    pub fn starting_at(wall: SystemTime) -> Self {
+        let clock = Clock::starting_at(wall.duration_since(UNIX_EPOCH).unwrap_or_default());
+        let (id, born) = (HolderId::random().as_u128(), Instant::now());
+        let part = |_| Part(Mutex::new(Store::new(clock, id, born)));
+        Self { parts: Arc::new(std::array::from_fn(part)) }
     }
 
     /// Forgets everything, as a store that lost its data does: a fault for tests.
     pub fn wipe(&self) {
-        let mut store = self.store();
-        // The clock is not data. Nor is anybody told: data does not vanish with a message.
-        let (clock, watchers) = (store.clock, std::mem::take(&mut store.watchers));
-        *store = Store { clock, watchers, ..Store::new() };
+        let (id, born) = (HolderId::random().as_u128(), Instant::now());
+        for mut store in self.all() {
+            store.wipe(id, born);
+        }
     }
 
-    fn store(&self) -> MutexGuard<'_, Store> {
-        // The store is consistent between any two statements that can panic.
-        self.store.lock().unwrap_or_else(PoisonError::into_inner)
+    fn store(&self, key: &LockKey) -> MutexGuard<'_, Store> {
+        self.parts[key.part_of(PARTS)].store()
+    }
+
+    /// The whole store, which stands still meanwhile.
+    fn all(&self) -> Vec<MutexGuard<'_, Store>> {
+        self.parts.iter().map(Part::store).collect()
     }
 }
 
@@ -79,206 +106,47 @@ impl fmt::Debug for MemoryBackend {
     }
 }
 
-struct Store {
-    clock: Clock,
-    id: u128,
-    born: Instant,
-    leases: BTreeMap<LockKey, Held>,
-    /// The last token of each key.
-    tokens: BTreeMap<LockKey, Counter>,
-    watchers: BTreeMap<LockKey, Vec<oneshot::Sender<()>>>,
-    /// Sweep away old counters when there are this many.
-    sweep_at: usize,
-}
-
-/// The wall clock when the store began; from there on time passes as tokio's clock does.
-#[derive(Clone, Copy)]
-struct Clock {
-    began: Instant,
-    began_us: u64,
-}
-
-impl Clock {
-    fn us(self, now: Instant) -> u64 {
-        self.began_us.saturating_add(micros(now.duration_since(self.began)))
-    }
-}
-
-#[derive(Clone)]
-struct Held {
-    holder: HolderId,
-    token: u64,
-    ends: Instant,
-    label: String,
-}
-
-#[derive(Clone, Copy)]
-struct Counter {
-    token: u64,
-    used: Instant,
-}
-
-impl Store {
-    fn new() -> Self {
-        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let now = Instant::now();
-        Self {
-            clock: Clock { began: now, began_us: micros(wall) },
-            id: HolderId::random().as_u128(),
-            born: now,
-            leases: BTreeMap::new(),
-            tokens: BTreeMap::new(),
-            watchers: BTreeMap::new(),
-            sweep_at: 1024,
-        }
-    }
-
-    /// The lease that stands on `key` now.
-    fn standing(&mut self, key: &LockKey, now: Instant) -> Option<&mut Held> {
-        if self.leases.get(key).is_some_and(|held| held.ends <= now) {
-            self.leases.remove(key);
-        }
-        self.leases.get_mut(key)
-    }
-
-    /// The lease that stands on the claim's key now, if it is the claim's holder's.
-    fn mine(&mut self, claim: &Claim, now: Instant) -> Option<&mut Held> {
-        self.standing(&claim.key, now).filter(|held| held.holder == claim.holder)
-    }
-
-    fn memory(&self, now: Instant) -> StoreMemory {
-        StoreMemory::new(self.id, now.duration_since(self.born))
-    }
-
-    fn acquire(&mut self, claim: &Claim) -> Acquire {
-        let now = Instant::now();
-        let ends = now + claim.ttl;
-        let memory = Some(self.memory(now));
-        if let Some(held) = self.standing(&claim.key, now) {
-            if held.holder != claim.holder {
-                return Acquire::Contended(Contention::new(Some(held.ends - now)));
-            }
-            held.ends = held.ends.max(ends);
-            return Acquire::Acquired(Lease::new(held.token, claim.ttl).with_memory(memory));
-        }
-        let last = self.tokens.get(&claim.key).map_or(0, |counter| counter.token);
-        let token = (last + 1).max(self.clock.us(now)).max(claim.min_token);
-        self.sweep(now);
-        self.tokens.insert(claim.key.clone(), Counter { token, used: now });
-        self.leases.insert(
-            claim.key.clone(),
-            Held { holder: claim.holder, token, ends, label: claim.label.clone() },
-        );
-        Acquire::Acquired(Lease::new(token, claim.ttl).with_memory(memory))
-    }
-
-    fn renew(&mut self, claim: &Claim) -> Renew {
-        let now = Instant::now();
-        let memory = Some(self.memory(now));
-        let Some(held) = self.mine(claim, now) else {
-            return Renew::NotHeld;
-        };
-        held.ends = held.ends.max(now + claim.ttl);
-        held.token = held.token.max(claim.min_token);
-        let token = held.token;
-        self.tokens.insert(claim.key.clone(), Counter { token, used: now });
-        Renew::Renewed(Lease::new(token, claim.ttl).with_memory(memory))
-    }
-
-    fn release(&mut self, claim: &Claim) -> Release {
-        let now = Instant::now();
-        if self.mine(claim, now).is_none() {
-            return Release::NotHeld;
-        }
-        self.leases.remove(&claim.key);
-        for watcher in self.watchers.remove(&claim.key).unwrap_or_default() {
-            // Whoever stopped waiting does not need to know.
-            let _ = watcher.send(());
-        }
-        Release::Released
-    }
-
-    fn watch(&mut self, key: &LockKey) -> ReleaseSignal {
-        let (sender, receiver) = oneshot::channel();
-        let watchers = self.watchers.entry(key.clone()).or_default();
-        watchers.retain(|watcher| !watcher.is_closed());
-        watchers.push(sender);
-        ReleaseSignal::new(async move {
-            let _ = receiver.await;
-        })
-    }
-
-    fn info(&self, key: &LockKey, now: Instant) -> Option<LeaseInfo> {
-        let held = self.leases.get(key).filter(|held| held.ends > now)?;
-        let remaining = held.ends - now;
-        Some(LeaseInfo::new(key.clone(), held.holder, held.token, remaining, held.label.clone()))
-    }
-
-    fn list(&self, prefix: &str, after: Option<&LockKey>, limit: usize) -> Vec<LeaseInfo> {
-        let now = Instant::now();
-        let start = after.map_or(Bound::Unbounded, Bound::Excluded);
-        self.leases
-            .range::<LockKey, _>((start, Bound::Unbounded))
-            .filter(|(key, _)| key.as_str().starts_with(prefix))
-            .filter_map(|(key, _)| self.info(key, now))
-            .take(limit)
-            .collect()
-    }
-
-    /// Forgets counters that no longer matter and leases that have ended, so that a store with
-    /// ever new key names does not grow for ever.
-    fn sweep(&mut self, now: Instant) {
-        if self.tokens.len() < self.sweep_at {
-            return;
-        }
-        let now_us = self.clock.us(now);
-        self.leases.retain(|_, held| held.ends > now);
-        let leases = &self.leases;
-        self.tokens.retain(|key, counter| {
-            let token_gone_by = Duration::from_micros(now_us.saturating_sub(counter.token));
-            let unused = now.duration_since(counter.used);
-            leases.contains_key(key) || unused.min(token_gone_by) < RETENTION
-        });
-        self.watchers.retain(|_, watchers| {
-            watchers.retain(|watcher| !watcher.is_closed());
-            !watchers.is_empty()
-        });
-        self.sweep_at = (self.tokens.len() * 2).max(1024);
-    }
-}
-
-fn micros(duration: Duration) -> u64 {
-    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
-}
-
 #[async_trait]
 impl LockBackend for MemoryBackend {
     fn limits(&self) -> Limits {
         Limits::new(Duration::from_millis(10), Duration::from_secs(24 * 60 * 60))
+            .with_line(MAX_WAIT)
+            .with_max_in_flight(usize::MAX)
     }
 
     async fn acquire(&self, claim: &Claim) -> Result<Acquire, BackendError> {
         self.limits().check(claim)?;
-        Ok(self.store().acquire(claim))
+        Ok(self.store(&claim.key).acquire(claim))
     }
 
     async fn renew(&self, claim: &Claim) -> Result<Renew, BackendError> {
         self.limits().check(claim)?;
-        Ok(self.store().renew(claim))
+        Ok(self.store(&claim.key).renew(claim))
     }
 
     async fn release(&self, claim: &Claim) -> Result<Release, BackendError> {
         self.limits().check(claim)?;
-        Ok(self.store().release(claim))
+        Ok(self.store(&claim.key).release(claim))
+    }
+
+    async fn hand_over(
+        &self,
+        from: &Claim,
+        to: &Claim,
+        over: bool,
+    ) -> Result<HandOver, BackendError> {
+        self.limits().check(from)?;
+        self.limits().check(to)?;
+        Ok(self.store(&from.key).hand_over(from, to, over))
     }
 
     async fn watch(&self, claim: &Claim) -> Result<ReleaseSignal, BackendError> {
         self.limits().check(claim)?;
-        Ok(self.store().watch(&claim.key))
+        Ok(self.store(&claim.key).watch(claim))
     }
 
     async fn inspect(&self, key: &LockKey) -> Result<Option<LeaseInfo>, BackendError> {
-        Ok(self.store().info(key, Instant::now()))
+        Ok(self.store(key).info(key, Instant::now()))
     }
 
     async fn list(
@@ -287,12 +155,18 @@ impl LockBackend for MemoryBackend {
         after: Option<&LockKey>,
         limit: usize,
     ) -> Result<Vec<LeaseInfo>, BackendError> {
-        Ok(self.store().list(prefix, after, limit))
+        let all = self.all();
+        let mut found: Vec<_> =
+            all.iter().flat_map(|store| store.list(prefix, after, limit)).collect();
+        found.sort_unstable_by(|one, other| one.key.cmp(&other.key));
+        found.truncate(limit);
+        Ok(found)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::store::{RETENTION, micros};
     use super::*;
 
     fn claim(key: &str) -> Claim {
@@ -309,7 +183,7 @@ mod tests {
         for n in 0..1030 {
             store.acquire(&claim(&format!("k{n}"))).await.expect("memory");
         }
-        assert!(!store.store().tokens.contains_key(&first.key));
+        assert!(!store.store(&first.key).records.contains_key(&first.key));
         let Ok(Acquire::Acquired(after)) = store.acquire(&claim("first")).await else {
             panic!("expired")
         };

@@ -3,226 +3,266 @@
 //! A thousand tasks that want one key would otherwise be a thousand clients of the store. The
 //! queue is first come, first served, and a task that stops waiting leaves no trace.
 //!
-//! A hand-over inside a process is faster than any other process can react. So that those get
-//! their turn, the head gives way for a moment after a burst of such hand-overs. The burst may
-//! last longer each time nobody used the moment, and is short again as soon as the store answers
-//! that someone else holds the key.
+//! The head has the turn. With the turn goes what the process has of the key: a place in the
+//! store's line, or a lease that was handed over. A turn lasts no longer than its holder's lease:
+//! where a runtime does not run the task that should give it back, others take it.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::VecDeque;
+use std::fmt;
+use std::hash::BuildHasher;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::OwnedMutexGuard;
+use hashbrown::{DefaultHashBuilder, HashTable};
+use tokio::sync::oneshot;
 
 use crate::clock::Moment;
 use crate::key::LockKey;
+use crate::seams;
 
-/// How long a burst lasts before the head gives way: at first, and at most.
-const SHORT_BURST: Duration = Duration::from_millis(50);
-const LONG_BURST: Duration = Duration::from_secs(1);
+mod baton;
+mod burst;
+mod turn;
 
-/// The shortest and the longest moment to give way for.
-const SHORT_PAUSE: Duration = Duration::from_millis(2);
-const LONG_PAUSE: Duration = Duration::from_millis(200);
+pub(crate) use baton::Baton;
+use burst::Burst;
+pub(crate) use turn::Turn;
 
-/// Sweep away the lines nobody is in when there are this many.
-const SWEEP_AT: usize = 1024;
+/// A map with so many keys forgets those of which the process has nothing any more.
+const SWEEP_AT: usize = 64;
 
-#[derive(Debug)]
+/// How long a task in the queue sleeps at most before it looks around.
+const LOOK_AROUND: Duration = Duration::from_secs(1);
+
+/// How long a task waits that comes to an overdue turn: longer than a request takes by default.
+const SECOND_CHANCE: Duration = Duration::from_secs(3);
+
+/// Takes what nobody in the queue is left to take.
+pub(crate) type Orphan = Box<dyn Fn(Baton) + Send + Sync>;
+
+#[repr(align(128))]
 pub(crate) struct Queue {
     lines: Mutex<Lines>,
+    hasher: DefaultHashBuilder,
+    next_turn: AtomicU64,
+    /// Whether bursts are remembered while nobody has the turn: on a store without lines.
+    remembers: bool,
+    /// How long a task may keep the turn that has not asked the store yet.
+    grace: Duration,
+    orphan: Orphan,
 }
 
-#[derive(Debug)]
-struct Lines {
-    by_key: HashMap<LockKey, Line>,
-    sweep_at: usize,
+/// Lines by key. The hash of a key is computed once for each turn.
+type Lines = HashTable<(LockKey, Line)>;
+
+/// The tasks of the process that want one key.
+struct Line {
+    /// The number of the turn, if somebody has it.
+    turn: Option<u64>,
+    /// When others may take the turn, if it was not given back.
+    until: Option<Moment>,
+    /// The turn is about to be given back.
+    ending: bool,
+    waiting: VecDeque<oneshot::Sender<Turn>>,
+    burst: Burst,
 }
 
-type Line = Arc<tokio::sync::Mutex<Burst>>;
+impl Line {
+    fn new(turn: u64) -> Self {
+        let (waiting, burst) = (VecDeque::new(), Burst::default());
+        Self { turn: Some(turn), until: None, ending: false, waiting, burst }
+    }
 
-/// Hand-overs of a key inside this process, one right after the other.
-#[derive(Debug)]
-struct Burst {
-    /// When it began and when its last turn ended.
-    span: Option<(Moment, Moment)>,
-    longest: Duration,
-    round_trip: Duration,
-}
-
-impl Default for Burst {
-    fn default() -> Self {
-        Self { span: None, longest: SHORT_BURST, round_trip: Duration::ZERO }
+    /// Whether a task waits.
+    fn is_wanted(&self) -> bool {
+        self.waiting.iter().any(|waiting| !waiting.is_closed())
     }
 }
 
 impl Queue {
-    pub(crate) fn new() -> Self {
-        Self { lines: Mutex::new(Lines { by_key: HashMap::new(), sweep_at: SWEEP_AT }) }
-    }
-
-    /// Waits for the turn of this caller. Cancel safe: dropped, it leaves the queue.
-    pub(crate) async fn enter(&self, key: &LockKey) -> Turn {
-        Turn { burst: self.line(key).lock_owned().await }
+    /// An empty queue of a store that has lines or has none; `orphan` takes what the last task of
+    /// a key leaves. A task that was given the turn has to run within `grace`.
+    pub(crate) fn new(has_line: bool, grace: Duration, orphan: Orphan) -> Self {
+        Self {
+            lines: Mutex::default(),
+            hasher: DefaultHashBuilder::default(),
+            next_turn: AtomicU64::new(0),
+            remembers: !has_line,
+            grace,
+            orphan,
+        }
     }
 
     /// Takes the turn if nobody has it or waits for it.
-    pub(crate) fn try_enter(&self, key: &LockKey) -> Option<Turn> {
-        Some(Turn { burst: self.line(key).try_lock_owned().ok()? })
-    }
-
-    fn line(&self, key: &LockKey) -> Line {
-        let lines = &mut *self.lines.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(line) = lines.by_key.get(key) {
-            return line.clone();
+    pub(crate) fn try_enter(self: &Arc<Self>, key: &LockKey) -> Option<Turn> {
+        let hash = self.hash(key);
+        let mut lines = self.lines();
+        let number = self.next_turn.fetch_add(1, Ordering::Relaxed);
+        if seams::flawed!(QueueIgnored) {
+            return Some(Turn::new(self, hash, key, number, None));
         }
-        if lines.by_key.len() >= lines.sweep_at {
-            // Whoever is in a line holds it too; nobody can join while the map is locked.
-            lines.by_key.retain(|_, line| Arc::strong_count(line) > 1);
-            lines.sweep_at = (lines.by_key.len() * 2).max(SWEEP_AT);
-        }
-        lines.by_key.entry(key.clone()).or_default().clone()
-    }
-}
-
-/// The right to talk to the store about a key. Dropping it lets the next one in.
-#[derive(Debug)]
-pub(crate) struct Turn {
-    burst: OwnedMutexGuard<Burst>,
-}
-
-impl Turn {
-    /// How long to give way to other processes first, if it is time to.
-    pub(crate) fn give_way(&mut self) -> Option<Duration> {
-        let now = Moment::now();
-        let pause = (self.burst.round_trip * 2).clamp(SHORT_PAUSE, LONG_PAUSE);
-        match self.burst.span {
-            // The key was free for long enough already.
-            Some((_, left)) if now.since(left) >= pause => {}
-            Some((began, _)) if now.since(began) >= self.burst.longest => {
-                self.burst.span = None;
-                self.burst.longest = (self.burst.longest * 2).min(LONG_BURST);
-                return Some(pause);
+        match find(&mut lines, hash, key) {
+            Some(line) if line.turn.is_some() => return None,
+            Some(line) => line.turn = Some(number),
+            None => {
+                if lines.len() >= SWEEP_AT {
+                    let now = Moment::now();
+                    lines.retain(|(_, line)| line.turn.is_some() || line.burst.is_recent(now));
+                }
+                let entry = (key.clone(), Line::new(number));
+                lines.insert_unique(hash, entry, |(key, _)| self.hasher.hash_one(key));
             }
-            Some(_) => return None,
-            None => {}
         }
-        self.burst.span = Some((now, now));
-        None
+        Some(Turn::new(self, hash, key, number, None))
     }
 
-    /// The store answered after `round_trip`; `contended`: someone else has the key.
-    pub(crate) fn answered(&mut self, round_trip: Duration, contended: bool) {
-        self.burst.round_trip = round_trip;
-        if contended {
-            *self.burst = Burst { round_trip, ..Burst::default() };
+    /// Whether the turn is about to be given back: its holder's release is on its way.
+    pub(crate) fn is_ending(&self, key: &LockKey) -> bool {
+        let hash = self.hash(key);
+        find(&mut self.lines(), hash, key).is_some_and(|line| line.ending && !line.is_wanted())
+    }
+
+    /// Waits for the turn, and asks `give_up` now and then whether to stop waiting.
+    ///
+    /// Cancel safe: dropped, it leaves the queue.
+    pub(crate) async fn enter<E>(
+        self: &Arc<Self>,
+        key: &LockKey,
+        give_up: impl Fn() -> Option<E>,
+    ) -> Result<Turn, E> {
+        let mut turn = match self.join(key) {
+            Ok(turn) => return Ok(turn),
+            Err(turn) => turn,
+        };
+        let first_look = Moment::now().after(SECOND_CHANCE.min(self.grace));
+        loop {
+            let (hash, now) = (self.hash(key), Moment::now());
+            // A turn without an end gets one when somebody waits for it.
+            let until = find(&mut self.lines(), hash, key)
+                .map(|line| *line.until.get_or_insert_with(|| now.after(self.grace)));
+            let until = until.filter(|_| !seams::flawed!(TurnHasNoEnd));
+            let look_around = now.after(LOOK_AROUND);
+            // Who comes to a turn that is overdue waits too: the task that has it may have been
+            // stopped, and run again now.
+            let next = until.map_or(look_around, |until| until.max(first_look).min(look_around));
+            tokio::select! {
+                biased;
+                turn = &mut turn => match turn {
+                    Ok(turn) => return Ok(turn),
+                    // The line has gone with its sender, which does not happen while it waits.
+                    Err(_) => return match self.join(key) {
+                        Ok(turn) => Ok(turn),
+                        Err(again) => match again.await {
+                            Ok(turn) => Ok(turn),
+                            Err(_) => std::future::pending().await,
+                        },
+                    },
+                },
+                () = next.sleep_until() => {
+                    if let Some(error) = give_up() {
+                        return Err(error);
+                    }
+                    // A task that is late itself was stopped together with the one that has the
+                    // turn, which runs again now.
+                    if next.after(LOOK_AROUND).has_come() {
+                        self.prolong(key);
+                    } else if first_look.has_come() {
+                        self.take_over(key);
+                    }
+                }
+            }
         }
+    }
+
+    fn join(self: &Arc<Self>, key: &LockKey) -> Result<Turn, oneshot::Receiver<Turn>> {
+        // Between the two looks the line may have gone.
+        loop {
+            if let Some(turn) = self.try_enter(key) {
+                return Ok(turn);
+            }
+            let hash = self.hash(key);
+            if let Some(line) = find(&mut self.lines(), hash, key) {
+                let (sender, receiver) = oneshot::channel();
+                line.waiting.push_back(sender);
+                return Err(receiver);
+            }
+        }
+    }
+
+    /// Leaves the turn to the task that has it for as long as to one that was just given it.
+    fn prolong(&self, key: &LockKey) {
+        let (hash, until) = (self.hash(key), Moment::now().after(self.grace));
+        if let Some(line) = find(&mut self.lines(), hash, key) {
+            line.until = line.until.max(Some(until));
+        }
+    }
+
+    /// Gives the turn to the next if its time is over: the task that has it does not run.
+    fn take_over(self: &Arc<Self>, key: &LockKey) {
+        let hash = self.hash(key);
+        let mut lines = self.lines();
+        let Some(line) = find(&mut lines, hash, key) else { return };
+        if line.until.is_some_and(Moment::has_come) && !seams::flawed!(TurnHasNoEnd) {
+            seams::reached("a turn was taken over");
+            let next = self.next(&mut lines, hash, key, None);
+            drop(lines);
+            drop(next);
+        }
+    }
+
+    /// Gives the turn to the next in the queue. What is answered must be dropped outside the lock:
+    /// a turn that nobody took, with what goes with it.
+    fn next(
+        self: &Arc<Self>,
+        lines: &mut Lines,
+        hash: u64,
+        key: &LockKey,
+        baton: Option<Box<Baton>>,
+    ) -> Option<Box<Baton>> {
+        let Ok(mut entry) = lines.find_entry(hash, |(other, _)| other == key) else { return baton };
+        let (_, line) = entry.get_mut();
+        let number = self.next_turn.fetch_add(1, Ordering::Relaxed);
+        (line.turn, line.until, line.ending) = (Some(number), None, false);
+        if self.remembers {
+            line.burst.turn_ended();
+        }
+        if !self.remembers && line.waiting.is_empty() {
+            entry.remove();
+            return baton;
+        }
+        let mut turn = Turn::new(self, hash, key, number, baton);
+        while let Some(waiting) = line.waiting.pop_front() {
+            match waiting.send(turn) {
+                Ok(()) => return None,
+                Err(back) => turn = back,
+            }
+        }
+        line.turn = None;
+        if !self.remembers {
+            entry.remove();
+        }
+        turn.into_baton()
+    }
+
+    fn hash(&self, key: &LockKey) -> u64 {
+        self.hasher.hash_one(key)
+    }
+
+    fn lines(&self) -> MutexGuard<'_, Lines> {
+        self.lines.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Drop for Turn {
-    fn drop(&mut self) {
-        if let Some((_, left)) = &mut self.burst.span {
-            *left = Moment::now();
-        }
+fn find<'a>(lines: &'a mut Lines, hash: u64, key: &LockKey) -> Option<&'a mut Line> {
+    lines.find_mut(hash, |(other, _)| other == key).map(|(_, line)| line)
+}
+
+impl fmt::Debug for Queue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Queue").finish_non_exhaustive()
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn key(n: usize) -> LockKey {
-        LockKey::new(format!("k{n}")).expect("valid")
-    }
-
-    #[tokio::test]
-    async fn turns_go_round_in_order() {
-        let queue = Arc::new(Queue::new());
-        let order = Arc::new(Mutex::new(Vec::new()));
-        let first = queue.enter(&key(0)).await;
-        let mut tasks = Vec::new();
-        for n in 0..10 {
-            let (queue, order) = (queue.clone(), order.clone());
-            tasks.push(tokio::spawn(async move {
-                let _turn = queue.enter(&key(0)).await;
-                order.lock().expect("unpoisoned").push(n);
-            }));
-            tokio::task::yield_now().await;
-        }
-        drop(first);
-        // Nobody jumps the queue.
-        assert!(queue.try_enter(&key(0)).is_none());
-        for task in tasks {
-            task.await.expect("no panic");
-        }
-        assert_eq!(*order.lock().expect("unpoisoned"), (0..10).collect::<Vec<_>>());
-        assert!(queue.try_enter(&key(0)).is_some());
-    }
-
-    #[tokio::test]
-    async fn a_cancelled_waiter_leaves_the_queue() {
-        let queue = Arc::new(Queue::new());
-        let turn = queue.enter(&key(0)).await;
-        let waiting = tokio::spawn({
-            let queue = queue.clone();
-            async move { queue.enter(&key(0)).await }
-        });
-        tokio::task::yield_now().await;
-        drop(turn);
-        // Granted but never looked at, or still waiting: either way it must vanish.
-        waiting.abort();
-        drop(waiting.await);
-        assert!(queue.try_enter(&key(0)).is_some());
-    }
-
-    #[tokio::test]
-    async fn lines_nobody_is_in_are_swept_away() {
-        let queue = Queue::new();
-        let kept = queue.enter(&key(0)).await;
-        for n in 1..=2 * SWEEP_AT {
-            queue.enter(&key(n)).await;
-        }
-        let lines = queue.lines.lock().expect("unpoisoned").by_key.len();
-        assert!(lines <= SWEEP_AT, "{lines}");
-        assert!(queue.try_enter(&key(0)).is_none());
-        drop(kept);
-        assert!(queue.try_enter(&key(0)).is_some());
-    }
-
-    /// How long one burst of turns of a millisecond each lasts, and the pause after it.
-    async fn burst(queue: &Queue) -> (u128, Duration) {
-        let began = tokio::time::Instant::now();
-        loop {
-            let mut turn = queue.enter(&key(0)).await;
-            if let Some(pause) = turn.give_way() {
-                return (began.elapsed().as_millis(), pause);
-            }
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn the_head_gives_way_rarely_to_nobody_and_often_to_somebody() {
-        let queue = Queue::new();
-        for length in [50, 100, 200, 400, 800, 1000, 1000] {
-            assert_eq!(burst(&queue).await, (length, SHORT_PAUSE));
-        }
-        let mut turn = queue.enter(&key(0)).await;
-        turn.answered(Duration::from_millis(30), true);
-        drop(turn);
-        assert_eq!(burst(&queue).await, (50, Duration::from_millis(60)));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_key_that_was_free_for_a_while_needs_no_giving_way() {
-        let queue = Queue::new();
-        for _ in 0..100 {
-            let mut turn = queue.enter(&key(0)).await;
-            assert_eq!(turn.give_way(), None);
-            tokio::time::sleep(Duration::from_millis(100)).await;
-            drop(turn);
-            tokio::time::sleep(SHORT_PAUSE).await;
-        }
-    }
-}
+mod tests;

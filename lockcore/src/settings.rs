@@ -1,57 +1,60 @@
 //! The durations a manager works with, validated once.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::claim::{self, Limits};
-use crate::error::InvalidInput;
+use crate::input::InvalidInput;
+use crate::seams;
 
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Wishes {
+pub(crate) struct Overrides {
     pub(crate) ttl: Option<Duration>,
     pub(crate) renew_every: Option<Duration>,
     pub(crate) no_renewal: bool,
     pub(crate) request_timeout: Option<Duration>,
-    pub(crate) poll_floor: Option<Duration>,
+    pub(crate) poll_every: Option<Duration>,
     pub(crate) retry_for: Option<Duration>,
     pub(crate) max_hold: Option<Duration>,
     pub(crate) label: Option<String>,
 }
 
-/// What [`Wishes`] come to on a store with certain limits.
+/// What [`Overrides`] come to on a store with certain limits.
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
     pub(crate) ttl: Duration,
     /// `None`: leases are not renewed.
     pub(crate) renew_every: Option<Duration>,
     pub(crate) request_timeout: Duration,
-    pub(crate) poll_floor: Duration,
+    pub(crate) poll_every: Duration,
     pub(crate) retry_for: Duration,
     pub(crate) max_hold: Option<Duration>,
-    pub(crate) label: String,
+    pub(crate) label: Arc<str>,
 }
 
 const DEFAULT_TTL: Duration = Duration::from_secs(30);
 const MAX_REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
-const DEFAULT_POLL_FLOOR: Duration = Duration::from_secs(1);
+const DEFAULT_POLL_EVERY: Duration = Duration::from_secs(1);
 const DEFAULT_RETRY_FOR: Duration = Duration::from_secs(10);
 const TICK: Duration = Duration::from_millis(1);
 
 impl Settings {
-    /// The wishes, with defaults for what was not wished. Only the default ttl bends to the
+    /// The overrides, with defaults for what was not wished. Only the default ttl bends to the
     /// store; what was asked for is taken or refused, by [`check`](Self::check).
-    pub(crate) fn from_wishes(wishes: Wishes, limits: &Limits) -> Self {
-        let ttl = wishes.ttl.unwrap_or_else(|| DEFAULT_TTL.max(limits.min_ttl).min(limits.max_ttl));
-        let renew_every = wishes.renew_every.unwrap_or(ttl / 3);
+    pub(crate) fn from_overrides(overrides: Overrides, limits: &Limits) -> Self {
+        let ttl =
+            overrides.ttl.unwrap_or_else(|| DEFAULT_TTL.max(limits.min_ttl).min(limits.max_ttl));
+        let renew_every = overrides.renew_every.unwrap_or(ttl / 3);
         Self {
             ttl,
-            renew_every: (!wishes.no_renewal).then_some(renew_every),
-            request_timeout: wishes
+            renew_every: (!overrides.no_renewal).then_some(renew_every),
+            request_timeout: overrides
                 .request_timeout
                 .unwrap_or_else(|| (ttl / 6).min(MAX_REQUEST_TIMEOUT)),
-            poll_floor: wishes.poll_floor.unwrap_or(DEFAULT_POLL_FLOOR),
-            retry_for: wishes.retry_for.unwrap_or(DEFAULT_RETRY_FOR),
-            max_hold: wishes.max_hold,
-            label: wishes.label.unwrap_or_else(default_label),
+            poll_every: overrides.poll_every.unwrap_or(DEFAULT_POLL_EVERY),
+            retry_for: overrides.retry_for.unwrap_or(DEFAULT_RETRY_FOR),
+            max_hold: overrides.max_hold,
+            label: overrides.label.unwrap_or_else(default_label).into(),
         }
     }
 
@@ -69,8 +72,8 @@ impl Settings {
                 )));
             }
         }
-        if self.poll_floor < TICK {
-            return Err(InvalidInput::new(format!("poll_floor must be {TICK:?} or more")));
+        if self.poll_every < TICK {
+            return Err(InvalidInput::new(format!("poll_every must be {TICK:?} or more")));
         }
         if self.max_hold.is_some_and(|max| max.is_zero()) {
             return Err(InvalidInput::new("max_hold must be more than zero"));
@@ -85,6 +88,9 @@ impl Settings {
 /// The margin is that of the Redlock algorithm (Redis documentation, "Distributed Locks with
 /// Redis").
 pub(crate) fn useful(ttl: Duration) -> Duration {
+    if seams::flawed!(NoDriftMargin) {
+        return ttl;
+    }
     ttl.saturating_sub(ttl / 100 + Duration::from_millis(2))
 }
 
@@ -116,16 +122,16 @@ mod tests {
     const LIMITS: Limits =
         Limits::new(Duration::from_millis(10), Duration::from_secs(24 * 60 * 60));
 
-    fn checked(wishes: Wishes, limits: &Limits) -> Result<Settings, InvalidInput> {
-        let settings = Settings::from_wishes(wishes, limits);
+    fn checked(overrides: Overrides, limits: &Limits) -> Result<Settings, InvalidInput> {
+        let settings = Settings::from_overrides(overrides, limits);
         settings.check(limits)?;
         Ok(settings)
     }
 
-    fn with(change: impl FnOnce(&mut Wishes)) -> Result<Settings, InvalidInput> {
-        let mut wishes = Wishes::default();
-        change(&mut wishes);
-        checked(wishes, &LIMITS)
+    fn with(change: impl FnOnce(&mut Overrides)) -> Result<Settings, InvalidInput> {
+        let mut overrides = Overrides::default();
+        change(&mut overrides);
+        checked(overrides, &LIMITS)
     }
 
     #[test]
@@ -134,39 +140,42 @@ mod tests {
         assert_eq!(settings.ttl, Duration::from_secs(30));
         assert_eq!(settings.renew_every, Some(Duration::from_secs(10)));
         assert_eq!(settings.request_timeout, Duration::from_secs(2));
-        assert_eq!(settings.poll_floor, Duration::from_secs(1));
+        assert_eq!(settings.poll_every, Duration::from_secs(1));
         assert_eq!(settings.retry_for, Duration::from_secs(10));
         assert_eq!(settings.max_hold, None);
         assert!(settings.label.ends_with(&format!(":{}", std::process::id())));
-        let short = with(|wishes| wishes.ttl = Some(Duration::from_secs(6))).expect("valid");
+        let short = with(|overrides| overrides.ttl = Some(Duration::from_secs(6))).expect("valid");
         assert_eq!(short.request_timeout, Duration::from_secs(1));
     }
 
     #[test]
     fn the_default_ttl_bends_to_the_store_and_a_wish_does_not() {
         let limits = Limits::new(Duration::from_secs(40), Duration::from_secs(50));
-        let settings = checked(Wishes::default(), &limits).expect("defaults");
+        let settings = checked(Overrides::default(), &limits).expect("defaults");
         assert_eq!(settings.ttl, Duration::from_secs(40));
-        let wish = Wishes { ttl: Some(DEFAULT_TTL), ..Wishes::default() };
-        assert!(checked(wish, &limits).is_err());
+        let overridden = Overrides { ttl: Some(DEFAULT_TTL), ..Overrides::default() };
+        assert!(checked(overridden, &limits).is_err());
     }
 
     #[test]
     fn settings_that_cannot_work_are_refused() {
         for ttl in [Duration::ZERO, Duration::from_millis(9), Duration::MAX] {
-            assert!(with(|wishes| wishes.ttl = Some(ttl)).is_err(), "{ttl:?}");
+            assert!(with(|overrides| overrides.ttl = Some(ttl)).is_err(), "{ttl:?}");
         }
         for wrong in [Duration::ZERO, Duration::from_secs(30), Duration::MAX] {
-            assert!(with(|wishes| wishes.renew_every = Some(wrong)).is_err(), "{wrong:?}");
-            assert!(with(|wishes| wishes.request_timeout = Some(wrong)).is_err(), "{wrong:?}");
+            assert!(with(|overrides| overrides.renew_every = Some(wrong)).is_err(), "{wrong:?}");
+            assert!(
+                with(|overrides| overrides.request_timeout = Some(wrong)).is_err(),
+                "{wrong:?}"
+            );
         }
-        assert!(with(|wishes| wishes.poll_floor = Some(Duration::ZERO)).is_err());
-        assert!(with(|wishes| wishes.max_hold = Some(Duration::ZERO)).is_err());
-        assert!(with(|wishes| wishes.label = Some("x".repeat(257))).is_err());
-        assert!(with(|wishes| wishes.retry_for = Some(Duration::ZERO)).is_ok());
-        assert!(with(|wishes| wishes.retry_for = Some(Duration::MAX)).is_ok());
-        assert!(with(|wishes| wishes.poll_floor = Some(Duration::MAX)).is_ok());
-        assert!(with(|wishes| wishes.ttl = Some(Duration::from_millis(10))).is_ok());
+        assert!(with(|overrides| overrides.poll_every = Some(Duration::ZERO)).is_err());
+        assert!(with(|overrides| overrides.max_hold = Some(Duration::ZERO)).is_err());
+        assert!(with(|overrides| overrides.label = Some("x".repeat(257))).is_err());
+        assert!(with(|overrides| overrides.retry_for = Some(Duration::ZERO)).is_ok());
+        assert!(with(|overrides| overrides.retry_for = Some(Duration::MAX)).is_ok());
+        assert!(with(|overrides| overrides.poll_every = Some(Duration::MAX)).is_ok());
+        assert!(with(|overrides| overrides.ttl = Some(Duration::from_millis(10))).is_ok());
     }
 
     #[test]

@@ -1,16 +1,32 @@
 //! What the conformance suite must have run on, and all of it.
 
-use crate::report::{NO_FIXTURE, NO_MEMORY, NO_SIGNALS, Report};
+use crate::report::{NO_FIXTURE, NO_LINE, NO_MEMORY, NO_SIGNALS, Report};
 use crate::stores::{COMBINATIONS, Combination, PGBOUNCER, STORES};
 use crate::summary::Run;
 
-/// The stores, and combinations of them, that the suite should have run on and has not.
-pub(crate) fn missing(runs: &[Run]) -> Vec<String> {
+/// How many combinations the whole suite runs on by turns.
+const TURNS: usize = 2;
+
+/// What the suite should have run on and has not, said in a line each. With `full`, all of the
+/// suite on every combination.
+pub(crate) fn missing(runs: &[Run], full: bool) -> Vec<String> {
     let has_run = |names: &[&str]| runs.iter().any(|run| names.contains(&run.name.as_str()));
     let stores = ours().filter(|names| !has_run(names)).map(|names| names[0].to_owned());
     let combinations =
         COMBINATIONS.iter().filter(|combination| !runs.iter().any(|run| combination.is(run)));
-    stores.chain(combinations.map(Combination::to_string)).collect()
+    let not_run = stores.chain(combinations.map(Combination::to_string));
+    let mut missing: Vec<_> =
+        not_run.map(|name| format!("{name}: the conformance suite has not run on it")).collect();
+    let cases = |run: &Run| run.passed + run.failed + run.not_applicable;
+    let all = runs.iter().map(cases).max().unwrap_or(0);
+    let whole = runs.iter().filter(|run| is_combination(run) && cases(run) == all).count();
+    let wanted = if full { COMBINATIONS.iter().filter(|it| !it.in_part).count() } else { TURNS };
+    if whole < wanted {
+        missing.push(format!(
+            "the whole conformance suite has run on {whole} combinations of stores, not on {wanted}"
+        ));
+    }
+    missing
 }
 
 /// The names of each store of ours.
@@ -35,11 +51,12 @@ fn is_combination(run: &Run) -> bool {
 
 /// Whether nothing was left out but what cannot be. Through PgBouncer these are the cases about
 /// signals, which belong to connections, and there is none of one's own. Combinations have no
-/// records of their own, and so no client that writes them by hand, and no memory but their stores'.
+/// records of their own, and so no client that writes them by hand, no memory but their stores', and
+/// no lines.
 fn is_excused(run: &Run, reports: &[Report]) -> bool {
     let excuses: &[&str] = match &*run.name {
         PGBOUNCER => &[NO_SIGNALS],
-        _ if is_combination(run) => &[NO_FIXTURE, NO_MEMORY],
+        _ if is_combination(run) => &[NO_FIXTURE, NO_LINE, NO_MEMORY],
         _ => return false,
     };
     let reports = reports.iter().filter(|report| run.is_of(&report.store));
@@ -55,11 +72,12 @@ mod tests {
 
     #[test]
     fn a_store_that_was_not_run_is_missed() {
-        let all = missing(&[]);
-        assert_eq!(all[..4], ["Redis", "etcd", "Postgres", "PgBouncer"]);
-        assert_eq!(all.len(), 4 + COMBINATIONS.len());
+        let all = missing(&[], false);
+        let names: Vec<_> = all.iter().filter_map(|line| line.split(':').next()).collect();
+        assert_eq!(names[..4], ["Redis", "etcd", "Postgres", "PgBouncer"]);
+        assert_eq!(all.len(), 4 + COMBINATIONS.len() + 1);
         let all = "Valkey 8.1 (x)\t1\t0\t0\netcd 3.4 (x)\t1\t0\t0\nPostgres 15 (x)\t1\t0\t0\n";
-        assert_eq!(missing(&runs(all).unwrap())[0], "PgBouncer");
+        assert!(missing(&runs(all).unwrap(), false)[0].starts_with("PgBouncer:"));
     }
 
     #[test]
@@ -105,10 +123,30 @@ mod tests {
         let stores = "Valkey 8.1 (x)\t1\t0\t0\netcd 3.4 (x)\t1\t0\t0\n\
                       Postgres 15 (x)\t1\t0\t0\nPgBouncer 1.18 before Postgres 15 (x)\t1\t0\t0\n";
         let all = format!("{stores}{}", combined());
-        assert_eq!(missing(&runs(&all).unwrap()), [""; 0]);
-        let rest = all.replace("phase new", "phase both");
-        let [missed] = &*missing(&runs(&rest).unwrap()) else { panic!("one phase is missing") };
-        assert_eq!(missed, "Switchover from Redis to Postgres (phase new)");
+        assert_eq!(missing(&runs(&all).unwrap(), true), [""; 0]);
+        let rest: Vec<_> = all.lines().filter(|line| !line.contains("phase new")).collect();
+        let rest = rest.join("\n");
+        let [missed] = &*missing(&runs(&rest).unwrap(), true) else {
+            panic!("one phase is missing")
+        };
+        assert!(missed.starts_with("Switchover from Redis to Postgres (phase new): "));
+    }
+
+    #[test]
+    fn two_whole_suites_on_combinations_are_missed() {
+        let stores = "Valkey 8.1 (x)\t65\t0\t0\netcd 3.4 (x)\t1\t0\t0\n\
+                      Postgres 15 (x)\t1\t0\t0\nPgBouncer 1.18 before Postgres 15 (x)\t1\t0\t0\n";
+        let missed = |whole: usize, full| {
+            let part = combined().replace("\t60\t", "\t7\t");
+            let lines = combined();
+            let lines = lines.lines().take(whole).chain(part.lines().skip(whole));
+            let lines: String = lines.map(|line| format!("{line}\n")).collect();
+            missing(&runs(&format!("{stores}{lines}")).unwrap(), full)
+        };
+        assert_eq!(missed(2, false), [""; 0]);
+        assert!(missed(1, false)[0].ends_with("has run on 1 combinations of stores, not on 2"));
+        assert_eq!(missed(8, true), [""; 0]);
+        assert!(missed(2, true)[0].ends_with("has run on 2 combinations of stores, not on 8"));
     }
 
     #[test]

@@ -36,6 +36,11 @@ impl Failures {
             failure.reason.push(line.to_owned());
         }
     }
+
+    /// What is read from now on is another program's.
+    pub(crate) fn end(&mut self) {
+        self.reading = false;
+    }
 }
 
 fn name(line: &str) -> Option<&str> {

@@ -34,12 +34,11 @@ pub(crate) struct Made {
 
 /// Returns the name of an image that is present: the one that the environment names, that of the
 /// registry, or one made from Debian packages.
-pub(crate) fn obtain(engine: &Engine, store: &Store) -> Result<String> {
+pub(crate) fn obtain(engine: Engine, store: &Store) -> Result<String> {
     if let Some(image) = env::var(store.image_variable).ok().filter(|image| !image.is_empty()) {
         if !engine.has_image(&image) {
-            let (name, tag) = image.rsplit_once(':').unwrap_or((&image, "latest"));
             println!("pulling {image}");
-            engine.pull(name, tag)?;
+            engine.pull(&image)?;
         }
         return Ok(image);
     }
@@ -55,7 +54,7 @@ pub(crate) fn obtain(engine: &Engine, store: &Store) -> Result<String> {
         return Ok(made.image);
     }
     println!("pulling {official}");
-    match (engine.pull(name, tag), own) {
+    match (engine.pull(&official), own) {
         (Ok(()), _) => Ok(official),
         (Err(error), Some(release)) => {
             println!("cannot be pulled ({error}): making an image from Debian packages");
@@ -69,7 +68,7 @@ pub(crate) fn obtain(engine: &Engine, store: &Store) -> Result<String> {
 }
 
 /// The image of a recipe and a release, if it was made before.
-pub(crate) fn made(engine: &Engine, recipe: &Recipe, suite: &str) -> Result<Option<Made>> {
+pub(crate) fn made(engine: Engine, recipe: &Recipe, suite: &str) -> Result<Option<Made>> {
     let prefix = format!("{}:{suite}-", recipe.image);
     let images = engine.images(recipe.image, RECIPE, PACKAGE)?.into_iter();
     let of_suite = images.filter(|(image, _)| image.starts_with(&prefix));
@@ -77,7 +76,7 @@ pub(crate) fn made(engine: &Engine, recipe: &Recipe, suite: &str) -> Result<Opti
 }
 
 /// Makes an image from the packages of a release.
-pub(crate) fn make(engine: &Engine, recipe: &Recipe, suite: &str) -> Result<Made> {
+pub(crate) fn make(engine: Engine, recipe: &Recipe, suite: &str) -> Result<Made> {
     let folder = workspace::scratch()?.join(recipe.image);
     // The C library comes as a dependency; the links between folders do not.
     let packages = [&["base-files"], recipe.tools, &[recipe.package]].concat();
@@ -93,12 +92,12 @@ pub(crate) fn make(engine: &Engine, recipe: &Recipe, suite: &str) -> Result<Made
     fs::write(root.join("etc/group"), group)?;
     let tar = folder.join("image.tar");
     archive(root, &tar)?;
-    let tag = format!("{suite}-{}", unpacked.version);
+    let image = format!("{}:{suite}-{}", recipe.image, unpacked.version);
     let labels = format!("LABEL {RECIPE} {PACKAGE}=\"{}\"", unpacked.package);
     let changes = ["ENV PATH=/usr/sbin:/usr/bin:/sbin:/bin", "WORKDIR /data", &labels];
-    engine.import(&tar, (recipe.image, &tag), &changes)?;
+    engine.import(&tar, &image, &changes)?;
     fs::remove_dir_all(&folder)?;
-    Ok(Made { image: format!("{}:{tag}", recipe.image), package: unpacked.package })
+    Ok(Made { image, package: unpacked.package })
 }
 
 /// The files that name users and groups.

@@ -4,14 +4,11 @@ mod page;
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::PathBuf;
-use std::process::{Command, Stdio};
 
 use self::page::{Line, page};
 use crate::engine::Engine;
 use crate::image::{made, make};
-use crate::json::Value;
-use crate::processes::{cargo, shown, succeeds};
+use crate::programs::{Program, build};
 use crate::report::{Records, Report};
 use crate::servers::{Plan, prepare_matrix};
 use crate::stores::{MATRIX, Version};
@@ -44,7 +41,7 @@ pub(crate) fn run(args: &[&str]) -> Result<bool> {
     let mut green = true;
     for version in versions {
         println!("== {}, from Debian {}", version.name, version.suite);
-        match on(&engine, version, &suites) {
+        match on(engine, version, &suites) {
             Ok((passed, mut of_version)) => {
                 green &= passed;
                 lines.append(&mut of_version);
@@ -66,74 +63,37 @@ pub(crate) fn run(args: &[&str]) -> Result<bool> {
     Ok(green)
 }
 
-/// A test program that runs the suite.
-#[derive(Debug, PartialEq, Eq)]
-struct Suite {
-    /// As cargo has it: `path+file:///…#NAME@VERSION`.
-    package_id: String,
-    name: String,
-    executable: PathBuf,
-    /// Its package's, where it runs.
-    folder: PathBuf,
-}
-
-impl Suite {
-    fn is(&self, package: &str, test: &str) -> bool {
-        self.name == test && self.package_id.contains(&format!("#{package}@"))
-    }
-
-    /// From what cargo says when it has built one.
-    fn read(line: &str) -> Option<Self> {
-        let line = Value::parse(line)?;
-        let text = |name| Some(line.get(name)?.text()?.to_owned());
-        Some(Self {
-            package_id: text("package_id")?,
-            name: line.get("target")?.get("name")?.text()?.to_owned(),
-            executable: text("executable")?.into(),
-            folder: PathBuf::from(text("manifest_path")?).parent()?.to_owned(),
-        })
-    }
-}
-
 /// Builds the tests, all at once: one after the other, each would have its dependencies with
 /// other features, and so built again.
-fn suites(versions: &[&Version]) -> Result<Vec<Suite>> {
-    let mut build = cargo()?;
-    build.args(["test", "--no-run", "--message-format", "json-render-diagnostics"]);
-    build.args(["--features", "lockcore-conformance/containers"]);
+fn suites(versions: &[&Version]) -> Result<Vec<Program>> {
+    let mut args = Vec::new();
     let packages: BTreeSet<_> = versions.iter().map(|version| version.package).collect();
-    build.args(packages.iter().flat_map(|package| ["--package", package]));
+    args.extend(packages.iter().flat_map(|package| ["--package", package]));
     let tests: BTreeSet<_> = versions.iter().flat_map(|version| version.tests).collect();
-    build.args(tests.iter().flat_map(|test| ["--test", test]));
-    println!("{}", shown(&build));
-    let output = build.stdin(Stdio::null()).stderr(Stdio::inherit()).output()?;
-    if !output.status.success() {
-        return Err("the tests cannot be built".into());
-    }
-    Ok(String::from_utf8(output.stdout)?.lines().filter_map(Suite::read).collect())
+    args.extend(tests.iter().flat_map(|test| ["--test", test]));
+    build(&args)
 }
 
 /// Whether the tests passed on a version, and the lines for its runs.
-fn on(engine: &Engine, version: &Version, suites: &[Suite]) -> Result<(bool, Vec<Line>)> {
+fn on(engine: Engine, version: &Version, suites: &[Program]) -> Result<(bool, Vec<Line>)> {
     let image = match made(engine, &version.recipe, version.suite)? {
         Some(image) => image,
         None => make(engine, &version.recipe, version.suite)?,
     };
     println!("{}, of {}", image.image, image.package);
 
-    let mut plan = Plan { engine: Some(engine.clone()), ..Plan::default() };
-    plan.set("DOCKER_HOST", &engine.address());
+    let mut plan = Plan { engine: Some(engine), ..Plan::default() };
     plan.set("LOCKCORE_TEST_SOURCE", "container");
     plan.set(version.image_variable, &image.image);
     let records = Records::new(&mut plan)?;
     let mut passed = true;
     for test in version.tests {
-        let suite = suites.iter().find(|suite| suite.is(version.package, test));
+        let is = |suite: &&Program| suite.package == version.package && suite.name == **test;
+        let suite = suites.iter().find(is);
         let suite = suite.ok_or_else(|| format!("{}: no test {test}", version.package))?;
-        let mut command = Command::new(&suite.executable);
-        command.current_dir(&suite.folder);
-        command.envs(plan.variables.iter().map(|(name, value)| (name, value)));
-        passed &= succeeds(&mut command)?;
+        let ended = suite.run(&[], &plan.variables, false)?;
+        print!("{}", ended.output);
+        passed &= ended.succeeded;
     }
     let (runs, reports) = records.take(&plan)?;
     let passed = passed && runs.iter().all(|run| run.failed == 0);
@@ -157,22 +117,5 @@ impl Line {
         let error = error.lines().next().unwrap_or_default().to_owned();
         let from = format!("Debian {}", version.suite);
         Self { name: version.name, from, run: None, report: None, error: Some(error) }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn test_programs_are_found_in_what_cargo_says() {
-        let line = r#"{"reason":"compiler-artifact","package_id":"path+file:///w/b#lockcore-x@0.1.0",
-            "manifest_path":"/w/b/Cargo.toml","target":{"kind":["test"],"name":"conformance"},
-            "executable":"/t/conformance-1"}"#;
-        let suite = Suite::read(line).unwrap();
-        assert!(suite.is("lockcore-x", "conformance") && !suite.is("lockcore-x", "other"));
-        assert!(!suite.is("core-x", "conformance"));
-        assert_eq!(suite.folder, PathBuf::from("/w/b"));
-        assert_eq!(Suite::read(&line.replace("\"/t/conformance-1\"", "null")), None);
     }
 }

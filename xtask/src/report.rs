@@ -4,8 +4,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use serde_json::Value;
+
 use crate::Result;
-use crate::json::Value;
 use crate::servers::Plan;
 use crate::summary::{Run, runs};
 use crate::workspace::scratch;
@@ -15,6 +16,9 @@ pub(crate) const NO_SIGNALS: &str = "the store does not signal releases";
 
 /// Why the cases about memory are not applicable, in the suite's words.
 pub(crate) const NO_MEMORY: &str = "the store does not tell its memory";
+
+/// Why the cases about lines are not applicable, in the suite's words.
+pub(crate) const NO_LINE: &str = "the store has no line";
 
 /// Why the cases about formats are not applicable, in the suite's words.
 pub(crate) const NO_FIXTURE: &str = "the harness has no fixture client";
@@ -55,7 +59,7 @@ impl Records {
 
     /// What the suite has written, and nothing stays behind: neither files nor containers.
     pub(crate) fn take(self, plan: &Plan) -> Result<(Vec<Run>, Vec<Report>)> {
-        if let Some(engine) = &plan.engine {
+        if let Some(engine) = plan.engine {
             match engine.remove_containers(&format!("lockcore.test.run={}", self.id)) {
                 Ok(0) => {}
                 Ok(left) => println!("removed {left} containers that the tests have left behind"),
@@ -83,17 +87,16 @@ fn reports(folder: &Path) -> Result<Vec<Report>> {
 }
 
 fn read(json: &str) -> Option<Report> {
-    let report = Value::parse(json)?;
-    let limits = report.get("limits").and_then(|limits| {
-        let seconds = |name| limits.get(name)?.number();
-        Some((seconds("min_ttl_seconds")?, seconds("expiry_lag_seconds")?))
-    });
-    let cases = report.get("cases")?.items().iter();
+    let report: Value = serde_json::from_str(json).ok()?;
+    let limits = &report["limits"];
+    let seconds = |name: &str| limits[name].as_f64();
+    let limits = seconds("min_ttl_seconds").zip(seconds("expiry_lag_seconds"));
+    let cases = report["cases"].as_array()?.iter();
     let not_applicable = cases
-        .filter(|case| case.get("result").and_then(Value::text) == Some("not applicable"))
-        .map(|case| case.get("why").and_then(Value::text).unwrap_or_default().to_owned())
+        .filter(|case| case["result"] == "not applicable")
+        .map(|case| case["why"].as_str().unwrap_or_default().to_owned())
         .collect();
-    Some(Report { store: report.get("store")?.text()?.to_owned(), limits, not_applicable })
+    Some(Report { store: report["store"].as_str()?.to_owned(), limits, not_applicable })
 }
 
 #[cfg(test)]

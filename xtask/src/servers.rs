@@ -54,8 +54,6 @@ pub(crate) struct Plan {
 ///
 /// What is missing, and exactly how to get it.
 pub(crate) fn prepare(source: Source, install: bool) -> Result<Plan> {
-    need("a C compiler", &C, install)?;
-    need_protoc(install)?;
     let has_address = |store: &Store| env::var_os(store.url).is_some();
     let addresses = STORES.iter().any(has_address);
     let mut plan = match source {
@@ -70,32 +68,19 @@ pub(crate) fn prepare(source: Source, install: bool) -> Result<Plan> {
             Some(engine) => containers(engine)?,
             None => return Err("no Docker engine answers: start one, or set DOCKER_HOST".into()),
         },
-        Source::Auto => match Engine::find().map(containers) {
-            Some(Ok(plan)) => plan,
-            Some(Err(error)) => {
-                println!("a Docker engine answers, but cannot be used: {error}");
-                local(install)?
+        Source::Auto => match (local(install), Engine::find()) {
+            (Ok(plan), _) => plan,
+            (Err(missing), Some(engine)) => {
+                println!("{missing}\nUsing containers.");
+                containers(engine)?
             }
-            None => {
-                println!("no Docker engine answers: using programs on this machine");
-                local(install)?
-            }
+            (Err(missing), None) => return Err(missing),
         },
     };
     for (name, programs) in &PGBOUNCER_PROGRAMS {
         need(name, programs, install)?;
     }
-    if plan.engine.is_some() {
-        // Tests other than the backends' suites take programs where there are any, and containers
-        // otherwise.
-        for store in &STORES {
-            if let Err(missing) = need(store.names[0], &store.programs, install) {
-                println!("combinations of stores run in containers: {missing}");
-            }
-        }
-    }
-    // The tests' own order puts a running server first. Tests that need a server with options of
-    // its own still come to what has been set up here.
+    // The tests' own order puts a running server first.
     let source = match (source, &plan.engine) {
         (Source::Auto, _) if addresses => Source::Auto,
         (Source::Auto, Some(_)) => Source::Container,
@@ -119,6 +104,13 @@ pub(crate) fn prepare_matrix() -> Result<Engine> {
     Engine::find().ok_or_else(|| "no Docker engine answers: start one, or set DOCKER_HOST".into())
 }
 
+/// What the bench needs: programs of all stores on this machine.
+pub(crate) fn prepare_bench() -> Result<()> {
+    need("a C compiler", &C, true)?;
+    need_protoc(true)?;
+    local(true).map(drop)
+}
+
 impl Plan {
     pub(crate) fn set(&mut self, variable: &str, value: &str) {
         self.variables.push((variable.to_owned(), value.to_owned()));
@@ -127,9 +119,8 @@ impl Plan {
 
 fn containers(engine: Engine) -> Result<Plan> {
     let mut plan = Plan::default();
-    plan.set("DOCKER_HOST", &engine.address());
     for store in &STORES {
-        let image = image::obtain(&engine, store)?;
+        let image = image::obtain(engine, store)?;
         println!("{}: containers of the image {image}", store.names[0]);
         plan.set(store.image_variable, &image);
     }
@@ -142,6 +133,12 @@ fn local(install: bool) -> Result<Plan> {
         need(store.names[0], &store.programs, install)?;
     }
     Ok(Plan::default())
+}
+
+/// What the tests are built with, beside Rust.
+pub(crate) fn need_compilers(install: bool) -> Result<()> {
+    need("a C compiler", &C, install)?;
+    need_protoc(install)
 }
 
 /// What the client of etcd is built with.

@@ -4,13 +4,13 @@ use std::fs;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use crate::Result;
 use crate::processes::{cargo, find, output, shown, succeeds};
 use crate::servers::need_protoc;
 use crate::workspace::{self, Package, packages};
+use crate::{Result, bench};
 
 /// What only the backend of a store may depend on.
-const DRIVERS: [&str; 12] = [
+const DRIVERS: [&str; 11] = [
     "deadpool-postgres",
     "etcd-client",
     "fred",
@@ -20,7 +20,6 @@ const DRIVERS: [&str; 12] = [
     "redis",
     "rusqlite",
     "sqlx",
-    "testcontainers",
     "tokio-postgres",
     "tonic",
 ];
@@ -46,6 +45,8 @@ pub(crate) fn run() -> Result<bool> {
     let mut steps = Steps::default();
 
     steps.cargo("formatting", &["fmt", "--all", "--check"]);
+    // All else about the bench is `cargo xtask bench --check`: it builds other libraries.
+    steps.cargo("formatting of the bench", &words(bench::FORMAT));
     steps.cargo(
         "clippy",
         &words("clippy --locked --workspace --all-targets --all-features -- -D warnings"),

@@ -2,8 +2,9 @@
 
 use std::path::PathBuf;
 
+use serde_json::Value;
+
 use crate::Result;
-use crate::json::Value;
 use crate::processes::{cargo, output};
 
 /// A crate of the workspace.
@@ -49,22 +50,17 @@ pub(crate) fn packages() -> Result<Vec<Package>> {
 }
 
 fn read(metadata: &str) -> Option<Vec<Package>> {
-    let metadata = Value::parse(metadata)?;
-    let packages = metadata.get("packages")?.items().iter();
+    let metadata: Value = serde_json::from_str(metadata).ok()?;
+    let packages = metadata["packages"].as_array()?.iter();
     packages
         .map(|package| {
-            let features = package.get("features")?.entries().iter();
+            let features = package["features"].as_object()?.keys();
             // Nothing said is everywhere, and no registry is nowhere.
-            let registries = package.get("publish");
-            let nowhere =
-                registries.is_some_and(|all| matches!(all, Value::List(all) if all.is_empty()));
+            let nowhere = package["publish"].as_array().is_some_and(Vec::is_empty);
             Some(Package {
                 published: !nowhere,
-                name: package.get("name")?.text()?.to_owned(),
-                features: features
-                    .map(|(name, _)| name.clone())
-                    .filter(|name| name != "default")
-                    .collect(),
+                name: package["name"].as_str()?.to_owned(),
+                features: features.filter(|name| *name != "default").cloned().collect(),
             })
         })
         .collect()

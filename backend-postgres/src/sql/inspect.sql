@@ -3,7 +3,7 @@
 -- $1 key
 --
 -- No row: neither. One row: format, holder, token, left_us, label.
-SELECT format, holder::text, token,
+SELECT format, holder, token,
     (extract(epoch FROM expires_at - clock_timestamp()) * 1000000)::bigint AS left_us, label
 FROM {table}
-WHERE key = $1 AND (format <> 1 OR holder IS NOT NULL AND expires_at > clock_timestamp())
+WHERE key = $1 AND (format <> 2 OR holder IS NOT NULL AND expires_at > clock_timestamp())

@@ -1,27 +1,20 @@
--- Ends the holder's lease and tells who waits (laws L4, L6).
+-- Ends the holder's lease (laws L4, L6, W6). This is the common path: leave.sql does the rest.
 --
--- $1 key · $2 holder · $3 channel · $4 what the payload starts with
+-- $1 key · $2 holder · $3 the process's own listener
 --
--- One row:
---   released  whether the holder's lease stood
---   format    of the record found under the key; null: none
+-- No row: use leave.sql. One row:
+--   token  of the lease that ended; null: it had ended before
+--   next   the first in line, to be signalled: its listener, `:`, and its holder
 --
--- The row stays and keeps its token (L5). Now and then sweep.sql goes with it.
-WITH mine AS MATERIALIZED (
-    SELECT key, expires_at FROM {table}
-    WHERE key = $1 AND format = 1 AND holder = $2::uuid
-    FOR NO KEY UPDATE
-), judged AS MATERIALIZED (
-    SELECT key, expires_at, clock_timestamp() AS now FROM mine
-), released AS (
-    UPDATE {table} AS lease SET holder = NULL, expires_at = judged.now, label = ''
-    FROM judged
-    WHERE lease.key = judged.key AND judged.expires_at > judged.now
-    RETURNING lease.key
-), told AS MATERIALIZED (
-    SELECT pg_notify($3, $4 || encode(key, 'hex')) FROM released
-)
-{sweep}
-SELECT
-    EXISTS (SELECT FROM told) AS released,
-    (SELECT format FROM {table} WHERE key = $1) AS format
+-- The row stays and keeps its token (L5). Whether the lease stood is found out after the wait for
+-- the row's lock, by its end, which is not changed.
+UPDATE {table} AS lease SET holder = NULL, label = ''
+WHERE key = $1 AND format = 2 AND holder = $2 AND (line IS NULL OR $2 <> ALL (line))
+RETURNING
+    CASE WHEN expires_at > clock_timestamp() THEN token END AS token,
+    CASE WHEN line IS NOT NULL THEN (
+        SELECT place.listener || ':' || place.holder
+        FROM unnest(line, line_ends, line_listeners) AS place (holder, ends, listener)
+        WHERE place.ends > clock_timestamp() AND {hears}
+        LIMIT 1
+    ) END AS next

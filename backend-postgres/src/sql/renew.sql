@@ -1,31 +1,37 @@
--- Extends the holder's lease and raises its token to a floor (laws L3, L4, L9).
+-- Extends leases and raises their tokens to floors (laws L3, L4, L9).
 --
--- $1 key · $2 holder · $3 ttl in us · $4 least token · $5 a new store id
+-- $1 keys · $2 their holders · $3 ttls in us · $4 least tokens
 --
--- One row:
+-- A row each, in no order:
+--   number  which of them, from 1
 --   token   of the lease; null: no lease of the holder's stands, nothing was changed
---   format  of the record found under the key; null: none
---   born, age_us  of memory.sql
+--   format  of the record seen under the key; null: none
 --
--- An UPDATE alone would look at the clock before it waits for the row's lock, and revive a lease
--- that ended meanwhile. So the row is locked first, and judged by a clock that is read then.
-WITH mine AS MATERIALIZED (
-    SELECT key, token, expires_at FROM {table}
-    WHERE key = $1 AND format = 1 AND holder = $2::uuid
-    FOR NO KEY UPDATE
+-- An UPDATE alone would look at the clock before it waits for a row's lock, and revive a lease that
+-- ended meanwhile. So each row is locked first, and judged by a clock that is read then. Rows are
+-- locked in the order of their keys, so that two renewals never wait for each other.
+WITH asked AS MATERIALIZED (
+    SELECT * FROM unnest($1::bytea[], $2::uuid[], $3::bigint[], $4::bigint[])
+        WITH ORDINALITY AS asked (key, holder, ttl, least, number)
+), locked AS MATERIALIZED (
+    SELECT asked.number, lease.key, lease.token, lease.expires_at, asked.ttl, asked.least
+    FROM {table} AS lease JOIN asked ON lease.key = asked.key AND lease.holder = asked.holder
+    WHERE lease.format = 2
+    ORDER BY lease.key
+    FOR NO KEY UPDATE OF lease
 ), judged AS MATERIALIZED (
-    SELECT key, token, expires_at, clock_timestamp() AS now FROM mine
+    SELECT *, clock_timestamp() AS now FROM locked
 ), granted AS (
     UPDATE {table} AS lease SET
-        token = greatest(judged.token, $4),
-        expires_at = greatest(judged.expires_at, judged.now + $3 * interval '1 microsecond')
+        token = greatest(judged.token, judged.least),
+        expires_at = greatest(judged.expires_at, judged.now + judged.ttl * interval '1 microsecond')
     FROM judged
     WHERE lease.key = judged.key AND judged.expires_at > judged.now
-    RETURNING lease.token
+    RETURNING lease.token, judged.number
 )
-{memory}
-SELECT
-    (SELECT token FROM granted) AS token,
-    (SELECT format FROM {table} WHERE key = $1) AS format,
-    (SELECT holder::text FROM memory) AS born,
-    (SELECT {now_us} - token FROM memory) AS age_us
+{incarnation}
+SELECT asked.number, granted.token, found.format
+    {incarnation_columns}
+FROM asked
+    LEFT JOIN granted ON granted.number = asked.number
+    LEFT JOIN {table} AS found ON found.key = asked.key

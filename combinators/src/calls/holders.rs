@@ -25,13 +25,14 @@ pub(super) struct Known {
     /// How often it has asked for a lease, and how often it was granted or renewed one.
     pub(super) asked: u64,
     pub(super) agreed: u64,
+    /// The token of the lease.
+    pub(super) token: Option<u64>,
     /// Calls to stores and conversations that have not ended.
     pub(super) under_way: usize,
     /// It is spent, and its caller knows.
     pub(super) over: bool,
     verdict: Verdict,
-    /// When it was first heard of, and when nobody asks about it any more.
-    pub(super) began: Instant,
+    /// When nobody asks about it any more.
     until: Instant,
 }
 
@@ -70,13 +71,13 @@ impl Holders {
             spent: false,
             asked: 0,
             agreed: 0,
+            token: None,
             under_way: 0,
             over: false,
             verdict: Verdict::Nothing,
-            began: now,
             until: now,
         });
-        // Whoever asks again does so while its lease may stand, or soon.
+        // A holder asks again while its lease may stand, or soon after.
         known.until = known.until.max(now + 2 * claim.ttl + Duration::from_secs(60));
         known
     }

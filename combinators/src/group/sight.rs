@@ -46,8 +46,11 @@ impl Group {
         let mut asking = JoinSet::new();
         for (index, node) in self.calls.nodes().iter().enumerate() {
             let question = question(node.backend.clone());
+            let asked = self.calls.asks(index);
             asking.spawn(async move {
-                let answer = timeout(LIMIT, question).await.unwrap_or_else(|_| {
+                let answer = timeout(LIMIT, question).await;
+                asked.ends(matches!(answer, Ok(Ok(_))));
+                let answer = answer.unwrap_or_else(|_| {
                     Err(BackendError::unavailable(format!("no answer within {LIMIT:?}")))
                 });
                 (index, answer)
@@ -56,12 +59,21 @@ impl Group {
         let unheard = || Err(BackendError::unavailable("no answer yet"));
         let mut sights: Vec<_> =
             std::iter::repeat_with(unheard).take(self.calls.nodes().len()).collect();
+        let mut waited: BTreeSet<_> = (0..self.calls.nodes().len()).collect();
         let (began, mut end) = (Instant::now(), None);
         while let Some(answer) = before(end, asking.join_next()).await {
             if let Ok((index, answer)) = answer
                 && let Some(sight) = sights.get_mut(index)
             {
                 *sight = answer;
+                waited.remove(&index);
+                // A store that has answered nobody for so long is not waited for once more.
+                let silent = |node: &usize| self.calls.is_silent_for(*node, LIMIT);
+                if sights.iter().filter(|sight| sight.is_ok()).count() >= self.need
+                    && waited.iter().all(silent)
+                {
+                    break;
+                }
                 match enough(&sights) {
                     Enough::Yes => break,
                     Enough::Nearly => {
@@ -79,7 +91,7 @@ impl Group {
         // One hung store must not keep the others' answer back. But one that is as fast as they
         // knows the lease's end where another of them has not heard of its renewal yet.
         let sights = self.inspect_all(key, |sights| match self.shown(sights) {
-            Shown::Lease { agreed: true, .. } if self.seen == self.need => Enough::Nearly,
+            Shown::Lease { agreed: true, .. } => Enough::Nearly,
             Shown::Nothing => Enough::Yes,
             Shown::Lease { .. } | Shown::Unclear(_) => Enough::No,
         });
@@ -92,7 +104,7 @@ impl Group {
     }
 
     /// The key in every store.
-    pub(super) async fn inspect_all(
+    async fn inspect_all(
         &self,
         key: &LockKey,
         enough: impl Fn(&Sights<Option<LeaseInfo>>) -> Enough,
@@ -116,7 +128,7 @@ impl Group {
             by_holder.entry(info.holder).or_default().push(info);
         }
         let mut most = by_holder.into_values().max_by_key(Vec::len).unwrap_or_default();
-        if most.len() + failed < self.seen {
+        if most.len() + failed < self.need {
             return Shown::Nothing;
         }
         // The lease ends when so many of them have ended that too few are left.
@@ -130,7 +142,7 @@ impl Group {
         let (agreed, token) = tokens.max().unwrap_or_default();
         let (key, label) = (first.key.clone(), first.label.clone());
         let info = LeaseInfo::new(key, first.holder, token, last.remaining, label);
-        if most.len() < self.seen {
+        if most.len() < self.need {
             Shown::Unclear(Some(info))
         } else {
             Shown::Lease { info, agreed }
@@ -152,7 +164,7 @@ impl Group {
             };
             let sights = self.ask(question, |_| Enough::No).await;
             let failed = sights.iter().filter(|sight| sight.is_err()).count();
-            if failed >= self.seen {
+            if failed >= self.need {
                 return Err(self.unclear(&sights));
             }
             // Beyond the last key of a full page there may be more that it does not show.

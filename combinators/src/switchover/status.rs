@@ -1,4 +1,4 @@
-//! Who runs in which phase, and what is held where.
+//! Which phases stand, who runs in them, and what is held where.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -7,7 +7,8 @@ use std::time::Duration;
 use lockcore::{BackendError, LeaseInfo, LockBackend, LockKey};
 use tokio::time::{sleep, timeout};
 
-use super::{Phase, reserved};
+use super::keys::{PREFIX, refuse};
+use super::phase::Phase;
 
 /// How many leases are looked at in one call, and how long that may take.
 const PAGE: usize = 500;
@@ -17,25 +18,42 @@ const LIMIT: Duration = Duration::from_secs(10);
 const PASSING: Duration = Duration::from_millis(250);
 
 /// A switch as its stores show it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Status {
-    processes: Vec<Process>,
-    held: Vec<Held>,
+    /// Why the old store and the new one were not reached.
+    pub(super) unreached: [Option<String>; 2],
+    pub(super) stands: BTreeMap<Phase, Stands>,
+    processes: BTreeMap<(Phase, String), Process>,
+    held: BTreeMap<LockKey, Held>,
     /// What was seen in one store alone before, and is so still.
     alone: Vec<LockKey>,
+    /// Somebody ran in `New` within the last day.
+    marked: bool,
 }
 
-/// A process that is registered in a phase.
+/// A phase that stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Stands {
+    /// Names this run of the phase.
+    pub token: u64,
+    /// For how long it stands unless a process renews it.
+    pub remaining: Duration,
+    /// The settings of its processes, and for a phase of one store the time of its beginning.
+    pub settings: String,
+    /// The least token of its leases, once it is confirmed.
+    pub floor: Option<u64>,
+}
+
+/// A process in a phase. There may be more: it is best effort that they are seen.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Process {
     /// The phase that it is in.
     pub phase: Phase,
-    /// Its name among the registrations.
-    pub id: String,
     /// Its words about itself.
     pub label: String,
-    /// How long its registration stands unless it is renewed.
+    /// How long it is seen unless it is renewed.
     pub remaining: Duration,
 }
 
@@ -58,12 +76,11 @@ impl Status {
     ///
     /// # Errors
     ///
-    /// Those of the stores, and [`Unavailable`](BackendError::Unavailable) for one that does not
-    /// answer within 10 s.
+    /// Those of the stores, if neither is reached within 10 s.
     pub async fn of(old: &dyn LockBackend, new: &dyn LockBackend) -> Result<Self, BackendError> {
         let first = Self::look(old, new).await?;
-        let before: BTreeMap<_, _> = first.held.iter().filter_map(Held::alone).collect();
-        if before.is_empty() {
+        let before: BTreeMap<_, _> = first.held.values().filter_map(Held::alone).collect();
+        if before.is_empty() || first.unreached != [None, None] {
             return Ok(first);
         }
         sleep(PASSING).await;
@@ -72,81 +89,158 @@ impl Status {
             let (key, info) = held.alone()?;
             before.get(key).filter(|before| before.holder == info.holder).map(|_| key.clone())
         };
-        second.alone = second.held.iter().filter_map(still).collect();
+        second.alone = second.held.values().filter_map(still).collect();
         Ok(second)
     }
 
     async fn look(old: &dyn LockBackend, new: &dyn LockBackend) -> Result<Self, BackendError> {
-        let (in_old, in_new) = (all(old).await?, all(new).await?);
-        let (mut processes, mut held) = (BTreeMap::new(), BTreeMap::<LockKey, Held>::new());
-        for (info, is_old) in in_old
-            .into_iter()
-            .map(|info| (info, true))
-            .chain(in_new.into_iter().map(|info| (info, false)))
-        {
-            if let Some((phase, id)) = reserved::registered(&info.key) {
-                let process = Process {
-                    phase,
-                    id: id.to_owned(),
-                    label: info.label.clone(),
-                    remaining: info.remaining,
-                };
-                processes.entry((phase, id.to_owned())).or_insert(process);
-            } else if reserved::refuse(&info.key).is_ok() {
-                let entry = held.entry(info.key.clone()).or_insert_with(|| Held {
-                    key: info.key.clone(),
-                    old: None,
-                    new: None,
-                });
-                *(if is_old { &mut entry.old } else { &mut entry.new }) = Some(info);
+        let (in_old, in_new) = tokio::join!(all(old), all(new));
+        let mut seen = Self::default();
+        let (in_old, in_new) = match (in_old, in_new) {
+            (Err(error), Err(_)) => return Err(error),
+            (in_old, in_new) => (in_old, in_new),
+        };
+        seen.unreached = [in_old.as_ref().err(), in_new.as_ref().err()]
+            .map(|error| error.map(ToString::to_string));
+        let (in_old, in_new) = (in_old.unwrap_or_default(), in_new.unwrap_or_default());
+        for (infos, is_old) in [(&in_old, true), (&in_new, false)] {
+            // A floor belongs to a run that was seen.
+            for floors in [false, true] {
+                for info in infos {
+                    seen.take(info, is_old, floors);
+                }
             }
         }
-        let (processes, held) = (processes.into_values(), held.into_values());
-        Ok(Self { processes: processes.collect(), held: held.collect(), alone: Vec::new() })
+        Ok(seen)
+    }
+
+    fn take(&mut self, info: &LeaseInfo, is_old: bool, floors: bool) {
+        let words = info.key.as_str().strip_prefix(PREFIX).unwrap_or_default();
+        let words: Vec<_> = words.split('/').collect();
+        let (remaining, label) = (info.remaining, info.label.clone());
+        match (&words[..], words.get(1).and_then(|phase| phase.parse::<Phase>().ok())) {
+            (["in", _, run], Some(phase)) if floors => {
+                let run = run.parse().ok();
+                if let Some(stands) = self.stands.get_mut(&phase).filter(|it| run == Some(it.token))
+                {
+                    stands.floor = Some(info.token);
+                }
+            }
+            _ if floors => {}
+            (["phase", _], Some(phase)) => {
+                let stands = Stands { token: info.token, remaining, settings: label, floor: None };
+                self.stands.entry(phase).or_insert(stands);
+            }
+            (["at", _, id], Some(phase)) => {
+                let process = Process { phase, label, remaining };
+                self.processes.entry((phase, (*id).to_owned())).or_insert(process);
+            }
+            (["open", "new"], _) => self.marked |= is_old,
+            _ if refuse(&info.key).is_ok() => {
+                let key = info.key.clone();
+                let held = Held { key: key.clone(), old: None, new: None };
+                let held = self.held.entry(key).or_insert(held);
+                *(if is_old { &mut held.old } else { &mut held.new }) = Some(info.clone());
+            }
+            _ => {}
+        }
     }
 
     /// The processes, by phase.
-    #[must_use]
-    pub fn processes(&self) -> &[Process] {
-        &self.processes
+    pub fn processes(&self) -> impl Iterator<Item = &Process> {
+        self.processes.values()
     }
 
     /// What is held, by key.
+    pub fn held(&self) -> impl Iterator<Item = &Held> {
+        self.held.values()
+    }
+
+    /// The phase, if it stands.
     #[must_use]
-    pub fn held(&self) -> &[Held] {
-        &self.held
+    pub fn stands(&self, phase: Phase) -> Option<&Stands> {
+        self.stands.get(&phase)
     }
 
-    /// The processes that keep others from entering a phase: none, and it is safe to enter.
-    pub fn in_the_way_of(&self, phase: Phase) -> impl Iterator<Item = &Process> {
-        let opposite = match phase {
-            Phase::Old => Some(Phase::New),
-            Phase::Both => None,
-            Phase::New => Some(Phase::Old),
-        };
-        self.processes.iter().filter(move |process| Some(process.phase) == opposite)
-    }
-}
-
-impl Status {
-    /// What entering a phase rests on where keys are held in the store being left, and nobody is
-    /// registered who would hold them there.
-    fn unless(&self, phase: Phase) -> &'static str {
-        let (left, opposite): (fn(&Held) -> bool, _) = match phase {
-            Phase::New => (|held| held.new.is_none(), Phase::Old),
-            _ => (|held| held.old.is_none(), Phase::New),
-        };
-        let registered = self.processes.iter().any(|process| process.phase == opposite);
-        let alone = |held: &Held| left(held) && self.alone.contains(&held.key);
-        match (self.held.iter().any(alone), registered, phase) {
-            (true, false, Phase::New) => {
-                ", unless what is held in the old store alone is held by processes without a switch"
+    /// What speaks against entering a phase, with as many processes seen in phases as are expected:
+    /// nothing, and it is safe.
+    #[must_use]
+    pub fn objections(&self, phase: Phase, expected: &[(Phase, usize)]) -> Vec<String> {
+        let mut found = Vec::new();
+        for (phase, count) in expected {
+            let seen = self.processes().filter(|process| process.phase == *phase).count();
+            if seen != *count {
+                let seen = counted(seen, "process is", "processes are");
+                found.push(format!("{seen} seen in phase {phase}, and {count} are expected"));
             }
-            (true, false, _) => {
-                ", unless what is held in the new store alone is held by processes without a switch"
-            }
-            _ => "",
         }
+        let prints = self.stands.values().map(|stands| stands.settings.split(' ').next());
+        if prints.clone().any(|print| print != prints.clone().next().flatten()) {
+            found.push("the processes have different settings".to_owned());
+        }
+        let [in_old, in_new] = &self.unreached;
+        let (own, other) = if phase == Phase::Old { (in_old, in_new) } else { (in_new, in_old) };
+        let own = own.iter().chain(other.iter().filter(|_| phase == Phase::Both));
+        found.extend(own.map(|why| format!("a store that it needs is not reached: {why}")));
+        let Some(opposite) = phase.opposite() else { return found };
+        if let Some(stands) = self.stands(opposite) {
+            found.push(format!("phase {opposite} stands, for {:.0?} at least", stands.remaining));
+        }
+        if self.stands(phase).is_some_and(|stands| stands.floor.is_some()) {
+            return found;
+        }
+        if let Some(why) = other.as_ref().filter(|_| phase == Phase::New || self.marked) {
+            found.push(format!("without the other store it needs `gone` and `floor`: {why}"));
+        }
+        if phase == Phase::New && !self.marked && self.stands(Phase::Both).is_none() {
+            found.push("nobody is registered in phase both".to_owned());
+        }
+        let left = |held: &&Held| {
+            if phase == Phase::New { held.new.is_none() } else { held.old.is_none() }
+        };
+        let alone = |held: &&Held| left(held) && self.alone.contains(&held.key);
+        if let Some(held) = self.held().find(alone) {
+            let info = held.old.as_ref().or(held.new.as_ref());
+            let label = info.map_or("", |info| &info.label);
+            let key = &held.key;
+            found.push(format!("`{key}` is held in the other store alone, by `{label}`"));
+        }
+        found
+    }
+
+    /// All of it as a JSON object.
+    #[must_use]
+    pub fn to_json(&self) -> String {
+        let stands = Phase::ALL.into_iter().filter_map(|phase| {
+            let Stands { token, remaining, settings, floor } = self.stands(phase)?;
+            let floor = floor.map_or("null".to_owned(), |floor| floor.to_string());
+            Some(format!(
+                r#"{{"phase":"{phase}","token":{token},"remaining_ms":{},"floor":{floor},"settings":{}}}"#,
+                remaining.as_millis(),
+                text(settings)
+            ))
+        });
+        let processes = self.processes().map(|Process { phase, label, remaining }| {
+            let (label, left) = (text(label), remaining.as_millis());
+            format!(r#"{{"phase":"{phase}","label":{label},"remaining_ms":{left}}}"#)
+        });
+        let held = |of: fn(&Held) -> bool| self.held().filter(|held| of(held)).count();
+        let against = Phase::ALL.into_iter().map(|phase| {
+            format!(
+                r#""{phase}":{}"#,
+                list(self.objections(phase, &[]).iter().map(|why| text(why)))
+            )
+        });
+        format!(
+            r#"{{"unreached":{},"stands":{},"processes":{},"held":{{"old":{},"both":{},"new":{}}},"objections":{{{}}}}}"#,
+            list(self.unreached.iter().flatten().map(|why| text(why))),
+            list(stands),
+            list(processes),
+            held(|held| held.new.is_none()),
+            held(|held| held.old.is_some() && held.new.is_some()),
+            held(|held| held.old.is_none()),
+            against.collect::<Vec<_>>().join(","),
+        )
     }
 }
 
@@ -162,15 +256,20 @@ impl Held {
 
 impl fmt::Display for Status {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for phase in [Phase::Old, Phase::Both, Phase::New] {
-            let there: Vec<_> =
-                self.processes.iter().filter(|process| process.phase == phase).collect();
-            writeln!(f, "phase {phase}: {}", counted(there.len(), "process", "processes"))?;
+        for phase in Phase::ALL {
+            let there: Vec<_> = self.processes().filter(|process| process.phase == phase).collect();
+            write!(f, "phase {phase}: {}", counted(there.len(), "process", "processes"))?;
+            match self.stands(phase) {
+                None => writeln!(f)?,
+                Some(Stands { remaining, settings, .. }) => {
+                    writeln!(f, ", stands for {remaining:.0?} ({settings})")?;
+                }
+            }
             for process in there {
-                writeln!(f, "  {} (registered for {:.0?})", process.label, process.remaining)?;
+                writeln!(f, "  {} (seen for {:.0?})", process.label, process.remaining)?;
             }
         }
-        let only = |of: fn(&Held) -> bool| self.held.iter().filter(|held| of(held)).count();
+        let only = |of: fn(&Held) -> bool| self.held().filter(|held| of(held)).count();
         writeln!(
             f,
             "held: {} in the old store alone, {} in both, {} in the new store alone",
@@ -178,11 +277,10 @@ impl fmt::Display for Status {
             only(|held| held.old.is_some() && held.new.is_some()),
             only(|held| held.old.is_none()),
         )?;
-        for phase in [Phase::Old, Phase::New] {
-            let in_the_way = self.in_the_way_of(phase).count();
-            match in_the_way {
-                0 => writeln!(f, "phase {phase} can be entered{}", self.unless(phase))?,
-                count => writeln!(f, "phase {phase} cannot be entered: {count} in the way")?,
+        for phase in Phase::ALL {
+            match &self.objections(phase, &[])[..] {
+                [] => writeln!(f, "phase {phase} can be entered")?,
+                why => writeln!(f, "phase {phase} cannot be entered: {}", why.join("; "))?,
             }
         }
         Ok(())
@@ -207,4 +305,19 @@ async fn all(store: &dyn LockBackend) -> Result<Vec<LeaseInfo>, BackendError> {
 
 fn counted(count: usize, one: &str, more: &str) -> String {
     format!("{count} {}", if count == 1 { one } else { more })
+}
+
+/// A JSON array of what is JSON.
+pub(super) fn list(items: impl Iterator<Item = String>) -> String {
+    format!("[{}]", items.collect::<Vec<_>>().join(","))
+}
+
+/// A JSON string.
+pub(super) fn text(text: &str) -> String {
+    let escaped = text.chars().map(|letter| match letter {
+        '"' | '\\' => format!("\\{letter}"),
+        control if control.is_control() => format!("\\u{:04x}", u32::from(control)),
+        plain => plain.to_string(),
+    });
+    format!("\"{}\"", escaped.collect::<String>())
 }

@@ -2,14 +2,17 @@
 
 use lockcore::{HolderId, Renew};
 
-use super::switchover::{KINDS, pair, started};
+use super::switchover::{KINDS, STANDS, pair, started};
 use super::*;
 use crate::Phase::{Both, New, Old};
 use crate::Switchover;
 
+const CEILING: &str = "leaselock.switchover/ceiling";
+
 /// Many leases of one key, and raises, put its counter far ahead of all others; whoever leaves the
 /// store knows of it all the same, whenever that is.
-pub(super) async fn no_token_is_answered_above_the_ceiling() {
+#[tokio::test(start_paused = true)]
+async fn no_token_is_answered_above_the_ceiling() {
     for kind in KINDS {
         for (phase, store) in [(Old, 0), (New, 1)] {
             let nodes = pair(kind, kind);
@@ -22,14 +25,8 @@ pub(super) async fn no_token_is_answered_above_the_ceiling() {
                     panic!("{phase}: held");
                 };
                 assert!(raised.token >= claim.min_token);
-                let tokens = ceilings(TTL).map(|probe| {
-                    let Acquire::Acquired(probed) = nodes[store].store.acquire(&probe) else {
-                        panic!("{phase}: its ceiling is still being raised");
-                    };
-                    nodes[store].store.release(&probe);
-                    probed.token
-                });
-                let ceiling = tokens.max().expect("some");
+                let own = nodes[store].store.list(CEILING, None, 1);
+                let ceiling = own.first().expect("it stands").token;
                 assert!(ceiling > raised.token, "{kind:?}, {phase}: {ceiling} {raised:?}");
                 switch.release(&claim).await.expect("held");
                 claim.holder = HolderId::random();
@@ -38,32 +35,19 @@ pub(super) async fn no_token_is_answered_above_the_ceiling() {
     }
 }
 
-/// Claims for the keys that remember the ceiling.
-fn ceilings(ttl: Duration) -> impl Iterator<Item = Claim> {
-    (0..16).map(move |n| {
-        let mut claim = claim_on(&format!("leaselock.switchover/ceiling/{n}"));
-        claim.ttl = ttl;
-        claim
-    })
-}
-
-#[tokio::test(start_paused = true)]
-async fn tokens_below_ceilings() {
-    no_token_is_answered_above_the_ceiling().await;
-}
-
 /// A store is asked for its ceiling once, and no more while tokens stay below it.
 #[tokio::test(start_paused = true)]
 async fn a_ceiling_is_seldom_raised() {
     let nodes = pair(Tokens::Clock(0), Tokens::Clock(0));
     let switch = started(&nodes, Old).await;
     acquired(&switch, &claim_on("first")).await;
-    let before = nodes[0].calls("acquire");
+    let (before, renewed) = (nodes[0].calls("acquire"), nodes[0].calls("renew"));
     for n in 0..20 {
         sleep(100 * MS).await;
         acquired(&switch, &claim_on(&format!("k{n}"))).await;
     }
     assert_eq!(nodes[0].calls("acquire") - before, 20);
+    assert_eq!(nodes[0].calls("renew"), renewed);
 }
 
 /// However many processes go from store to store, floors follow the clocks.
@@ -87,6 +71,7 @@ async fn a_fleet_does_not_drive_its_floors_ahead() {
                 }
             }
             fleet = next;
+            sleep(STANDS).await;
         }
         // What the store's clock says: a key of its own has no other token.
         let now = acquired(&nodes[0], &claim_on(&format!("clock/{way}"))).await.token;
@@ -95,7 +80,7 @@ async fn a_fleet_does_not_drive_its_floors_ahead() {
         for last in fleet {
             last.leave().await;
         }
-        sleep(Duration::from_secs(6)).await;
+        sleep(STANDS).await;
     }
 }
 
@@ -104,32 +89,45 @@ async fn a_fleet_does_not_drive_its_floors_ahead() {
 async fn a_ceiling_that_cannot_be_raised_is_told_as_ambiguous() {
     let nodes = pair(Tokens::Clock(0), Tokens::Clock(0));
     let switch = started(&nodes, New).await;
-    let hold = |ttl| {
-        for other in ceilings(ttl) {
-            nodes[1].store.acquire(&other);
-        }
-    };
-    hold(TTL);
-    let (took, answer) = elapsed(switch.acquire(&claim())).await;
-    answer.expect("they are free when their ttl is over");
-    assert!(took >= TTL - 100 * MS, "{took:?}");
-    hold(MAX_TTL);
-    sleep(Duration::from_secs(20)).await;
+    let mut stranger = claim_on(CEILING);
+    stranger.ttl = MAX_TTL;
+    nodes[1].store.acquire(&stranger);
     let (took, answer) = elapsed(switch.acquire(&claim_on("another"))).await;
-    let error = answer.expect_err("somebody keeps all of them");
+    let error = answer.expect_err("somebody keeps it");
     assert!(matches!(error, BackendError::Ambiguous(_)), "{error:?}");
     assert!(took < Duration::from_secs(12), "{took:?}");
     // However many there are: they share the answer.
-    hold(MAX_TTL);
-    let others: Vec<_> = (0..9).map(|n| claim_on(&format!("other/{n}"))).collect();
     let mut asking = tokio::task::JoinSet::new();
-    for other in others {
-        let switch = switch.clone();
+    for n in 0..9 {
+        let (switch, other) = (switch.clone(), claim_on(&format!("other/{n}")));
         asking.spawn(async move { switch.acquire(&other).await });
     }
     let (took, answers) = elapsed(asking.join_all()).await;
     assert!(answers.iter().all(|answer| matches!(answer, Err(BackendError::Ambiguous(_)))));
     assert!(took < Duration::from_secs(12), "{took:?}");
+}
+
+/// Law: register, look, ceiling, confirm, in this order; a ceiling that another raises meanwhile is
+/// met.
+#[tokio::test(start_paused = true)]
+async fn the_ceiling_comes_after_the_look() {
+    let nodes = pair(Tokens::Clock(0), Tokens::Clock(0));
+    let old = started(&nodes, Old).await;
+    let mut last = 0;
+    // Whoever enters does so while somebody in the opposite phase still raises it, and ends.
+    for _ in 0..3 {
+        let asked = claim();
+        let lease = acquired(&old, &asked).await;
+        last = lease.token + 7_000_000;
+        old.renew(&asked.clone().with_min_token(last)).await.expect("held");
+        old.release(&asked).await.expect("held");
+    }
+    old.leave().await;
+    sleep(STANDS).await;
+    let new = started(&nodes, New).await;
+    assert!(new.floor() > last, "{} {last}", new.floor());
+    let joined = started(&nodes, New).await;
+    assert_eq!(joined.floor(), new.floor(), "who joins has the floor of who began");
 }
 
 /// A store of a quorum has a twelfth of a ttl to answer, and a ceiling must not ask for less than
@@ -142,10 +140,12 @@ async fn a_slow_quorum_has_a_ceiling() {
     }
     for phase in [New, Both, Old, Both, New] {
         let switch = Switchover::builder(old.clone(), new.clone(), phase);
-        let switch = switch.max_ttl(MAX_TTL / 3).start().await.expect("nobody in the way");
+        let switch =
+            switch.max_ttl(MAX_TTL / 3).assume_alone().start().await.expect("nobody in the way");
         let asked = claim();
         acquired(&switch, &asked).await;
         switch.release(&asked).await.expect("held");
         switch.leave().await;
+        sleep(MAX_TTL).await;
     }
 }

@@ -3,11 +3,14 @@
 mod ceiling;
 #[path = "../../tests/common/mod.rs"]
 mod common;
+mod entering;
+mod liveness;
 mod losing;
 mod mutants;
 mod order;
 mod quorum;
 mod registration;
+mod status;
 mod switchover;
 mod waiting;
 

@@ -1,8 +1,11 @@
 //! Agreement: equal tokens, rounds, times.
 
-use lockcore::{LockManager, Renew};
+use lockcore::{LockManager, Release, Renew};
 
 use super::*;
+
+/// A token beyond those of the nodes' clocks.
+const FAR: u64 = 4_000_000_000_000_000;
 
 fn tokens(nodes: &[Node]) -> Vec<Option<u64>> {
     let key = LockKey::new(KEY).expect("a key");
@@ -127,6 +130,31 @@ async fn a_release_waits_for_a_slow_node_and_not_for_a_hung_one() {
         assert_eq!(holding(&nodes, &asked), 0);
     }
     assert_eq!(took, [14 * MS, 20 * MS, 10 * MS, 14 * MS]);
+}
+
+/// A process that knows the holder alone: one store may not have been raised to the token that was
+/// agreed on, or may have been raised above it, and the first answers need not tell which.
+pub(super) async fn a_release_elsewhere_tells_what_was_agreed() {
+    for agreed in [5, 9] {
+        for odd in 0..3 {
+            let nodes = nodes(3);
+            let asked = claim();
+            for (n, node) in nodes.iter().enumerate() {
+                let token = if n == odd { 14 - agreed } else { agreed };
+                node.store.acquire(&asked);
+                let raised = node.store.renew(&asked.clone().with_min_token(FAR + token));
+                assert!(matches!(raised, Renew::Renewed(lease) if lease.token == FAR + token));
+                node.delays(0, 5, if n == 2 { 300 } else { 5 });
+            }
+            let released = over(&nodes).release(&asked).await.expect("all are well");
+            assert_eq!(released, Release::Released { token: FAR + agreed }, "{odd} is odd");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn releasing_elsewhere() {
+    a_release_elsewhere_tells_what_was_agreed().await;
 }
 
 /// Another holder's lease in the same store between two answers is seen by equality alone.

@@ -4,7 +4,7 @@ use lockcore::{Error, ErrorKind, LockManager, LostReason, Release};
 
 use super::*;
 use crate::Phase::{self, Both, New, Old};
-use crate::Switchover;
+use crate::{Switchover, SwitchoverBuilder};
 
 pub(super) const KINDS: [Tokens; 4] =
     [Tokens::Clock(0), Tokens::Clock(-2000), Tokens::PerKey, Tokens::Revision];
@@ -18,9 +18,17 @@ pub(super) fn pair(old: Tokens, new: Tokens) -> [Node; 2] {
     nodes
 }
 
-pub(super) async fn start(nodes: &[Node; 2], phase: Phase) -> Result<Switchover, Error> {
+/// How long a phase stands that nobody renews.
+pub(super) const STANDS: Duration = Duration::from_secs(3 * 60);
+
+pub(super) fn builder(nodes: &[Node; 2], phase: Phase) -> SwitchoverBuilder {
     let [old, new] = nodes.clone();
-    Switchover::builder(old, new, phase).label(format!("in {phase}")).start().await
+    Switchover::builder(old, new, phase).label(format!("in {phase}"))
+}
+
+/// Where nobody runs without a switch.
+pub(super) async fn start(nodes: &[Node; 2], phase: Phase) -> Result<Switchover, Error> {
+    builder(nodes, phase).assume_alone().start().await
 }
 
 pub(super) async fn started(nodes: &[Node; 2], phase: Phase) -> Switchover {
@@ -34,14 +42,16 @@ async fn once(nodes: &[Node; 2], phase: Phase, keys: &[&str]) -> Vec<u64> {
     for key in keys {
         let claim = claim_on(key);
         tokens.push(acquired(&switch, &claim).await.token);
-        assert_eq!(switch.release(&claim).await.expect("held"), Release::Released);
+        assert!(switch.release(&claim).await.expect("held").is_released());
     }
     switch.leave().await;
+    sleep(STANDS).await;
     tokens
 }
 
 /// There and back, twice: tokens rise for keys that nobody took while both stores were used.
-pub(super) async fn tokens_rise_for_idle_keys() {
+#[tokio::test(start_paused = true)]
+async fn tokens_rise_for_idle_keys() {
     for old in KINDS {
         for new in KINDS {
             let nodes = pair(old, new);
@@ -63,13 +73,9 @@ pub(super) async fn tokens_rise_for_idle_keys() {
     }
 }
 
-#[tokio::test(start_paused = true)]
-async fn idle_keys() {
-    tokens_rise_for_idle_keys().await;
-}
-
 /// Keys that go from a neighbouring phase's process to one in both and back.
-pub(super) async fn one_token_is_in_both_stores() {
+#[tokio::test(start_paused = true)]
+async fn one_token_is_in_both_stores() {
     for old in KINDS {
         for new in KINDS {
             let nodes = pair(old, new);
@@ -84,7 +90,7 @@ pub(super) async fn one_token_is_in_both_stores() {
                     assert_eq!(token, lease.token, "{old:?} to {new:?}");
                 }
                 assert!(matches!(first.acquire(&yours).await, Ok(Acquire::Contended(_))));
-                assert_eq!(both.release(&mine).await.expect("held"), Release::Released);
+                assert!(both.release(&mine).await.expect("held").is_released());
                 assert_eq!(holding(&nodes, &mine), 0);
                 let yours = claim();
                 let next = acquired(&first, &yours).await;
@@ -97,47 +103,61 @@ pub(super) async fn one_token_is_in_both_stores() {
     }
 }
 
+/// Two settings: how far tokens are, and that the other store is gone.
 #[tokio::test(start_paused = true)]
-async fn both() {
-    one_token_is_in_both_stores().await;
-}
-
-/// A floor that is given is for a store that is gone; one that is there has gone on since.
-#[tokio::test(start_paused = true)]
-async fn a_given_floor_does_not_hide_the_store() {
+async fn a_floor_hides_no_store_and_what_is_gone_needs_one() {
     let nodes = pair(Tokens::Clock(0), Tokens::Revision);
     let floor = once(&nodes, New, &[KEY]).await[0];
     let idle = once(&nodes, Old, &["idle"]).await[0];
-    let begin = |floor| {
-        let [old, new] = nodes.clone();
-        Switchover::builder(old, new, New).floor(floor).start()
-    };
-    let switch = begin(floor).await.expect("nobody in the way");
+    let new = || builder(&nodes, New).assume_alone();
+    let switch = new().floor(floor).start().await.expect("nobody in the way");
     assert!(acquired(&switch, &claim_on("idle")).await.token > idle);
-    drop(switch);
-    nodes[0].be(Mood::Down);
-    assert_eq!(start(&nodes, New).await.expect_err("no floor").kind(), ErrorKind::Unavailable);
-    let switch = begin(idle + 17).await.expect("it is said to be gone");
-    assert_eq!(switch.floor(), idle + 17);
+    switch.leave().await;
+    sleep(STANDS).await;
+    let error = new().gone().start().await.expect_err("no floor");
+    assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error}");
+    let old = started(&nodes, Old).await;
+    let error = new().floor(floor).gone().start().await.expect_err("it is there, and in use");
+    assert_eq!(error.kind(), ErrorKind::Rejected, "{error}");
+    old.leave().await;
+    for mood in [Mood::Down, Mood::Paused] {
+        nodes[0].be(mood);
+        sleep(STANDS).await;
+        let error = new().floor(floor).start().await.expect_err("a floor alone");
+        assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+        assert!(error.to_string().contains("`gone` and `floor`"), "{error}");
+        sleep(STANDS).await;
+        let switch = new().floor(idle + 17).gone().start().await.expect("it is said to be gone");
+        assert!(switch.floor() >= idle + 17);
+        switch.leave().await;
+    }
 }
 
-/// In a phase of one store the other is asked by those that start, and by nobody else.
+/// In a phase of one store the other is asked by who begins it, and by nobody else.
 #[tokio::test(start_paused = true)]
 async fn the_other_store_may_be_down() {
     for (phase, other) in [(Old, 1), (New, 0)] {
         let nodes = pair(Tokens::Clock(0), Tokens::Clock(0));
         let switch = started(&nodes, phase).await;
         nodes[other].be(Mood::Down);
+        let joined = started(&nodes, phase).await;
         // For longer than a registration stands that is not renewed.
         for _ in 0..10 {
-            let asked = claim();
-            acquired(&switch, &asked).await;
-            assert!(matches!(switch.renew(&asked).await, Ok(lockcore::Renew::Renewed(_))));
-            assert_eq!(switch.release(&asked).await.expect("held"), Release::Released);
+            for switch in [&switch, &joined] {
+                let asked = claim();
+                acquired(switch, &asked).await;
+                assert!(matches!(switch.renew(&asked).await, Ok(lockcore::Renew::Renewed(_))));
+                assert!(switch.release(&asked).await.expect("held").is_released());
+            }
             sleep(MAX_TTL / 2).await;
         }
-        let error = start(&nodes, phase).await.expect_err("one is down");
-        assert_eq!(error.kind(), ErrorKind::Unavailable, "{phase}: {error}");
+        assert!(switch.is_registered() && joined.is_registered());
+        drop((switch, joined));
+        sleep(STANDS).await;
+        if phase == New {
+            let error = start(&nodes, phase).await.expect_err("one is down");
+            assert_eq!(error.kind(), ErrorKind::Unavailable, "{phase}: {error}");
+        }
     }
 }
 
@@ -175,7 +195,8 @@ async fn a_release_in_both_is_one_in_each() {
 }
 
 /// Who waits in both for a holder in one must not wake itself, and must wake when that releases.
-pub(super) async fn a_waiter_does_not_wake_itself() {
+#[tokio::test(start_paused = true)]
+async fn a_waiter_does_not_wake_itself() {
     for (phase, store) in [(Old, 0), (New, 1)] {
         let nodes = pair(Tokens::Clock(0), Tokens::Clock(5));
         let (single, both) = (started(&nodes, phase).await, started(&nodes, Both).await);
@@ -210,11 +231,6 @@ pub(super) async fn a_waiter_does_not_wake_itself() {
     }
 }
 
-#[tokio::test(start_paused = true)]
-async fn waiting() {
-    a_waiter_does_not_wake_itself().await;
-}
-
 /// Losing it in one store is losing it, and what is left in the other ends with its ttl: until then
 /// it keeps others out, for the guard may not know yet.
 #[tokio::test(start_paused = true)]
@@ -232,7 +248,10 @@ async fn the_loss_of_either_is_the_loss_of_both() {
         nodes[lost].be(Mood::Down);
         let error = switch.acquire(&claim()).await.expect_err("one is down");
         let store = ["the old store", "the new store"][lost];
-        assert!(said(&error).contains(&format!("{store}: the store is unavailable")), "{error}");
+        assert!(
+            error.to_string().contains(&format!("{store}: the store is unavailable")),
+            "{error}"
+        );
     }
 }
 
@@ -251,74 +270,6 @@ async fn a_lock_in_both_is_lost_at_its_deadline() {
         assert!(after + MS >= left && after <= left + 2 * MS, "{left:?}, lost after {after:?}");
         assert!(!guard.is_valid());
     }
-}
-
-#[tokio::test(start_paused = true)]
-async fn status_says_who_is_where() {
-    let nodes = pair(Tokens::Clock(0), Tokens::Clock(0));
-    let (old, both) = (started(&nodes, Old).await, started(&nodes, Both).await);
-    acquired(&old, &claim_on("in/old")).await;
-    acquired(&both, &claim_on("in/both")).await;
-    let status = both.status().await.expect("both are up");
-    let there: Vec<_> =
-        status.processes().iter().map(|process| (process.phase, &*process.label)).collect();
-    assert_eq!(there, [(Old, "in old"), (Both, "in both")]);
-    let held: Vec<_> = status
-        .held()
-        .iter()
-        .map(|held| (held.key.as_str(), held.old.is_some(), held.new.is_some()))
-        .collect();
-    assert_eq!(held, [("in/both", true, true), ("in/old", true, false)]);
-    assert_eq!(status.in_the_way_of(New).count(), 1);
-    assert_eq!(status.in_the_way_of(Old).count() + status.in_the_way_of(Both).count(), 0);
-    let text = status.to_string();
-    for line in [
-        "phase old: 1 process\n",
-        "held: 1 key in the old store alone, 1 in both, 0 in the new store alone",
-        "phase old can be entered",
-        "phase new cannot be entered: 1 in the way",
-    ] {
-        assert!(text.contains(line), "{line:?} in {text}");
-    }
-}
-
-/// Nobody is registered for it: it may be a plain process's, and it may be left of one that crashed.
-#[tokio::test(start_paused = true)]
-async fn status_warns_of_what_nobody_is_registered_for() {
-    let nodes = pair(Tokens::Clock(0), Tokens::Clock(0));
-    let status = || async {
-        let status = crate::Status::of(&nodes[0], &nodes[1]).await.expect("both are up");
-        status.to_string()
-    };
-    assert!(status().await.ends_with("phase old can be entered\nphase new can be entered\n"));
-    let plain = claim();
-    nodes[0].store.acquire(&plain);
-    let said = "phase old can be entered\nphase new can be entered, unless what is held in the old \
-                store alone is held by processes without a switch\n";
-    assert!(status().await.ends_with(said), "{}", status().await);
-    nodes[0].store.release(&plain);
-    nodes[1].store.acquire(&plain);
-    let said = "phase old can be entered, unless what is held in the new store alone is held by \
-                processes without a switch\nphase new can be entered\n";
-    assert!(status().await.ends_with(said), "{}", status().await);
-    // One that is just taken or released in both is in one for a moment.
-    let (store, passing) = (nodes[1].store.clone(), plain.clone());
-    tokio::spawn(async move {
-        sleep(100 * MS).await;
-        store.release(&passing);
-    });
-    assert!(status().await.ends_with("phase old can be entered\nphase new can be entered\n"));
-}
-
-/// Whoever looks at a store that hangs is told so.
-#[tokio::test(start_paused = true)]
-async fn status_of_a_hung_store_is_told() {
-    let nodes = pair(Tokens::Clock(0), Tokens::Clock(0));
-    nodes[1].be(Mood::Paused);
-    let (took, status) = elapsed(crate::Status::of(&nodes[0], &nodes[1])).await;
-    let error = status.expect_err("one is hung");
-    assert!(matches!(error, BackendError::Unavailable(_)), "{error:?}");
-    assert!(took <= Duration::from_secs(11), "{took:?}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -10,7 +10,7 @@ use super::*;
 async fn a_waiter_calms_down() {
     let (quorum, nodes) = quorum(3).await;
     nodes[2].delays(0, 2, 2);
-    let mut holder = claim();
+    let mut holder = claim().with_announcement();
     holder.ttl = MAX_TTL;
     nodes[0].store.acquire(&holder);
     nodes[1].store.acquire(&holder);
@@ -25,6 +25,28 @@ async fn a_waiter_calms_down() {
     let guard = waiting.await.expect("no panic").expect("free");
     assert!(began.elapsed() <= Duration::from_millis(30_100), "{:?}", began.elapsed());
     drop(guard);
+}
+
+pub(super) async fn a_release_wakes_other_processes() {
+    let (quorum, nodes) = quorum(3).await;
+    let other = over(&nodes);
+    let guard = LockManager::new(quorum).lock(KEY).expect("a key").acquire().await.expect("free");
+    // It looks by itself once a minute.
+    let builder = LockManager::builder(other).poll_every(Duration::from_secs(60));
+    let lock = builder.build().expect("settings").lock(KEY).expect("a key");
+    let waiting = tokio::spawn(async move { lock.acquire().await });
+    sleep(Duration::from_secs(1)).await;
+    let (took, _) = elapsed(async {
+        guard.release().await.expect("held");
+        waiting.await.expect("no panic").expect("free")
+    })
+    .await;
+    assert!(took <= 100 * MS, "{took:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_release_wakes() {
+    a_release_wakes_other_processes().await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -43,6 +65,22 @@ async fn a_hung_node_does_not_hide_what_the_others_show() {
     assert_eq!(quorum.inspect(&free).await.expect("two of three"), None);
     nodes[1].be(Mood::Paused);
     quorum.inspect(&free).await.expect_err("one of three");
+}
+
+/// A look that did not need the slowest store says nothing against it: later it is waited for.
+pub(super) async fn a_store_that_was_not_needed_is_not_silent() {
+    let (quorum, nodes) = quorum(3).await;
+    nodes[2].delays(0, 30, 30);
+    let asked = claim();
+    assert_eq!(quorum.inspect(&asked.key).await.expect("free in two"), None);
+    sleep(5 * LIMIT).await;
+    nodes[0].store.acquire(&asked);
+    assert_eq!(quorum.inspect(&asked.key).await.expect("three of three"), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn looking_again() {
+    a_store_that_was_not_needed_is_not_silent().await;
 }
 
 /// A store that has not heard of a renewal yet does not show the lease's old end, where another as
@@ -129,4 +167,20 @@ async fn a_release_waits_a_little_for_the_rest() {
     let (took, released) = elapsed(quorum.release(&asked)).await;
     released.expect("held");
     assert_eq!(took, 20 * MS);
+}
+
+/// A store that hangs costs a long list a second once, and not with each page.
+#[tokio::test(start_paused = true)]
+async fn a_long_list_does_not_wait_for_a_hung_node() {
+    let (quorum, nodes) = quorum(5).await;
+    for n in 0..350 {
+        let mut asked = claim_on(&format!("k{n:03}"));
+        asked.ttl = MAX_TTL;
+        acquired(&quorum, &asked).await;
+    }
+    sleep(LIMIT).await;
+    nodes[0].be(Mood::Paused);
+    let (took, list) = elapsed(quorum.list("k", None, 1000)).await;
+    assert_eq!(list.expect("four of five").len(), 350);
+    assert!(took < Duration::from_millis(1_200), "{took:?}");
 }

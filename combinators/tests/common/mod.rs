@@ -44,6 +44,8 @@ struct Wire {
     calls: Vec<&'static str>,
     /// The next answer to a call of this name gets lost.
     lose: Option<&'static str>,
+    /// Calls of this name get no answer.
+    hang: Option<&'static str>,
 }
 
 impl Node {
@@ -53,6 +55,7 @@ impl Node {
             random: fastrand::Rng::with_seed(0),
             calls: Vec::new(),
             lose: None,
+            hang: None,
         };
         let wire = Arc::new(Mutex::new(wire));
         Self { store: Store::new(tokens), mood: watch::Sender::new(Mood::Well), wire }
@@ -76,6 +79,11 @@ impl Node {
     /// The next answer to this call gets lost.
     pub(crate) fn lose(&self, call: &'static str) {
         self.wire().lose = Some(call);
+    }
+
+    /// Calls of this name get no answer from now on.
+    pub(crate) fn hang(&self, call: &'static str) {
+        self.wire().hang = Some(call);
     }
 
     /// How many calls of this name have arrived so far.
@@ -110,6 +118,7 @@ impl Node {
         }
         let (there, back) = (self.way(), self.way());
         let lost = self.wire().lose.take_if(|lose| *lose == name).is_some();
+        let lost = lost || self.wire().hang == Some(name);
         let sent = tokio::spawn(async move {
             sleep(there).await;
             let mut mood = node.mood.subscribe();
@@ -144,7 +153,7 @@ async fn sleep(duration: Duration) {
 #[async_trait]
 impl LockBackend for Node {
     fn limits(&self) -> Limits {
-        Limits::new(Duration::from_millis(10), Duration::from_secs(3600))
+        Limits::new(Duration::from_millis(10), Duration::from_secs(24 * 3600))
     }
 
     async fn acquire(&self, claim: &Claim) -> Result<Acquire, BackendError> {

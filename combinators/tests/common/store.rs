@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use lockcore::{
-    Acquire, Claim, Contention, HolderId, Lease, LeaseInfo, LockKey, Release, ReleaseSignal, Renew,
-    StoreMemory,
+    Acquire, Claim, Contention, HolderId, Incarnation, Lease, LeaseInfo, LockKey, Release,
+    ReleaseSignal, Renew,
 };
 use tokio::sync::oneshot;
 use tokio::time::Instant;
@@ -32,7 +32,7 @@ struct Inner {
     began: Instant,
     id: Option<u128>,
     born: Instant,
-    leases: BTreeMap<LockKey, (HolderId, u64, Instant, String)>,
+    leases: BTreeMap<LockKey, (HolderId, u64, Instant, Arc<str>)>,
     counters: BTreeMap<LockKey, u64>,
     revision: u64,
     bases: BTreeMap<u8, u64>,
@@ -101,13 +101,13 @@ impl Store {
                 return Acquire::Contended(Contention::new(Some(*ends - now)));
             }
             *ends = (*ends).max(now + ttl);
-            return Acquire::Acquired(Lease::new(*token, ttl).with_memory(memory));
+            return Acquire::Acquired(Lease::new(*token, ttl).with_incarnation(memory));
         }
         let token = inner.next(&claim.key, now).max(claim.min_token);
         inner.remember(&claim.key, token);
         let lease = (claim.holder, token, now + ttl, claim.label.clone());
         inner.leases.insert(claim.key.clone(), lease);
-        Acquire::Acquired(Lease::new(token, ttl).with_memory(memory))
+        Acquire::Acquired(Lease::new(token, ttl).with_incarnation(memory))
     }
 
     pub(crate) fn renew(&self, claim: &Claim) -> Renew {
@@ -122,7 +122,7 @@ impl Store {
         *token = (*token).max(claim.min_token);
         let token = *token;
         inner.remember(&claim.key, token);
-        Renew::Renewed(Lease::new(token, ttl).with_memory(inner.memory(now)))
+        Renew::Renewed(Lease::new(token, ttl).with_incarnation(inner.memory(now)))
     }
 
     pub(crate) fn release(&self, claim: &Claim) -> Release {
@@ -130,11 +130,13 @@ impl Store {
         if inner.standing(&claim.key, Instant::now()).is_none_or(|lease| lease.0 != claim.holder) {
             return Release::NotHeld;
         }
-        inner.leases.remove(&claim.key);
-        for watcher in inner.watchers.remove(&claim.key).unwrap_or_default() {
-            let _ = watcher.send(());
+        let token = inner.leases.remove(&claim.key).map_or(0, |lease| lease.1);
+        if claim.announce {
+            for watcher in inner.watchers.remove(&claim.key).unwrap_or_default() {
+                let _ = watcher.send(());
+            }
         }
-        Release::Released
+        Release::Released { token }
     }
 
     pub(crate) fn watch(&self, key: &LockKey) -> ReleaseSignal {
@@ -149,7 +151,7 @@ impl Store {
         let now = Instant::now();
         let mut inner = self.inner();
         let (holder, token, ends, label) = inner.standing(key, now)?;
-        Some(LeaseInfo::new(key.clone(), *holder, *token, *ends - now, label.clone()))
+        Some(LeaseInfo::new(key.clone(), *holder, *token, *ends - now, &**label))
     }
 
     pub(crate) fn list(
@@ -172,7 +174,7 @@ impl Inner {
         &mut self,
         key: &LockKey,
         now: Instant,
-    ) -> Option<&mut (HolderId, u64, Instant, String)> {
+    ) -> Option<&mut (HolderId, u64, Instant, Arc<str>)> {
         if self.leases.get(key).is_some_and(|lease| lease.2 <= now) {
             self.leases.remove(key);
         }
@@ -195,8 +197,8 @@ impl Inner {
         }
     }
 
-    fn memory(&self, now: Instant) -> Option<StoreMemory> {
-        self.id.map(|id| StoreMemory::new(id, now - self.born))
+    fn memory(&self, now: Instant) -> Option<Incarnation> {
+        self.id.map(|id| Incarnation::new(id, now - self.born))
     }
 
     fn rounded(&self, ttl: Duration) -> Duration {

@@ -49,7 +49,7 @@ async fn run(seed: u64) -> Result<(), String> {
     }
     for phase in WAY {
         target.send_replace(phase);
-        let end = Instant::now() + Duration::from_secs(random.u64(15..45));
+        let end = Instant::now() + Duration::from_secs(random.u64(25..60));
         while Instant::now() < end {
             sleep(Duration::from_millis(random.u64(..6000))).await;
             let node = &nodes[random.usize(..2)];
@@ -84,7 +84,8 @@ async fn process(
         sleep(Duration::from_millis(random.u64(..8000))).await;
         let phase = *target.borrow_and_update();
         let [old, new] = nodes.clone();
-        let started = Switchover::builder(old, new, phase).max_ttl(MAX_TTL).start().await;
+        let builder = Switchover::builder(old, new, phase).max_ttl(MAX_TTL).assume_alone();
+        let started = builder.start().await;
         let switch = match started {
             Ok(switch) => switch,
             // Somebody is still in the opposite phase, or a store is paused.
@@ -113,7 +114,7 @@ async fn process(
             history.add(Stretch { who, key, tokens, began, ended });
             drop(guard);
         }
-        // Some leave, some are stopped: their registration is given back, or ends.
+        // Some leave, and some are stopped. The phase ends when it is not renewed, either way.
         if random.bool() {
             switch.leave().await;
         }

@@ -95,17 +95,33 @@ async fn undone(cx: &Cx, locks: &LockManager, what: &str) -> Outcome {
 
 async fn any_call_of_the_backend(cx: &Cx) -> Outcome {
     let store = paced(&cx.a);
-    for verb in [Verb::Acquire, Verb::Renew, Verb::Release, Verb::Watch, Verb::Inspect, Verb::List]
-    {
+    for verb in [
+        Verb::Acquire,
+        Verb::Renew,
+        Verb::RenewMany,
+        Verb::Release,
+        Verb::HandOver,
+        Verb::Watch,
+        Verb::Inspect,
+        Verb::List,
+    ] {
         for polls in 1..MANY {
             let claim = cx.claim_on(&cx.key_with(&format!("/{verb:?}/{polls}")));
-            if matches!(verb, Verb::Renew | Verb::Release) {
+            let to = cx.claim_on(&claim.key);
+            if matches!(verb, Verb::Renew | Verb::RenewMany | Verb::Release | Verb::HandOver) {
                 cx.acquire(&store, &claim).await?;
             }
             let done = match verb {
                 Verb::Acquire => polled(polls, store.acquire(&claim)).await.is_some(),
                 Verb::Renew => polled(polls, store.renew(&claim)).await.is_some(),
+                Verb::RenewMany => {
+                    let claims = std::slice::from_ref(&claim);
+                    polled(polls, store.renew_many(claims)).await.is_some()
+                }
                 Verb::Release => polled(polls, store.release(&claim)).await.is_some(),
+                Verb::HandOver => {
+                    polled(polls, store.hand_over(&claim, &to, false)).await.is_some()
+                }
                 Verb::Watch => polled(polls, store.watch(&claim)).await.is_some(),
                 Verb::Inspect => polled(polls, store.inspect(&claim.key)).await.is_some(),
                 Verb::List => polled(polls, store.list(cx.key.as_str(), None, 5)).await.is_some(),
@@ -115,6 +131,9 @@ async fn any_call_of_the_backend(cx: &Cx) -> Outcome {
                 cx.acquire(&store, &claim).await?;
             }
             store.release(&claim).await?;
+            if matches!(verb, Verb::HandOver) {
+                store.release(&to).await?;
+            }
             // An acquire that was dropped may still be on its way, and arrive after this.
             let end = Instant::now() + cx.ttl + cx.a.limits().expiry_lag + cx.slack();
             while let Some(info) = cx.b.inspect(&claim.key).await? {
@@ -246,8 +265,6 @@ async fn drain(cx: &Cx) -> Outcome {
 
 /// The store has granted, and the caller has gone before it heard of it.
 async fn a_request_in_flight_is_undone(cx: &Cx) -> Outcome {
-    let store = Faulty::new(cx.a.clone());
-    let locks = cx.manager(store.clone()).build()?;
     for mishap in [
         Mishap::Late(cx.hold_ttl() / 10),
         Mishap::Delay(cx.hold_ttl() / 10),
@@ -256,6 +273,9 @@ async fn a_request_in_flight_is_undone(cx: &Cx) -> Outcome {
         Mishap::Reset,
         Mishap::Refuse,
     ] {
+        // A manager remembers an outage until the store has answered.
+        let store = paced(&cx.a);
+        let locks = cx.manager(store.clone()).build()?;
         store.next(Verb::Acquire, mishap);
         let lock = locks.lock(&cx.key)?;
         ensure!(polled(1, lock.acquire()).await.is_none(), "{mishap:?}: nothing to drop");

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use lockcore::{Acquire, BackendError, Claim, LockBackend, Release, Renew};
+use lockcore::{Acquire, BackendError, Claim, HandOver, LockBackend, Renew};
 use tokio::time::{Instant, timeout};
 
 use super::cases;
@@ -37,7 +37,8 @@ async fn cut_anywhere(
         let mut claim = cx.claim_on(&cx.key_with(&format!("/{n}")));
         // So that its end cannot be taken for a release that had worked.
         claim.ttl = cx.long();
-        claim
+        // A store with lines tells those who watch without a place as well.
+        claim.with_announcement()
     });
     let mut next = move || claims.next().unwrap_or_else(|| cx.claim());
     let mut random = cx.random(0);
@@ -156,7 +157,18 @@ async fn call(cx: &Cx, wire: &Wire, verb: Verb, claim: &Claim) -> Result<(), Bac
     let right = match verb {
         Verb::Acquire => matches!(client.acquire(claim).await?, Acquire::Acquired(_)),
         Verb::Renew => matches!(client.renew(claim).await?, Renew::Renewed(_)),
-        Verb::Release => matches!(client.release(claim).await?, Release::Released),
+        Verb::RenewMany => {
+            let answers = client.renew_many(std::slice::from_ref(claim)).await;
+            for answer in answers {
+                answer?;
+            }
+            true
+        }
+        Verb::Release => client.release(claim).await?.is_released(),
+        Verb::HandOver => {
+            let to = cx.claim_on(&claim.key);
+            matches!(client.hand_over(claim, &to, false).await?, HandOver::Granted(_))
+        }
         Verb::Watch => client.watch(&cx.claim_on(&claim.key)).await.map(|_| true)?,
         Verb::Inspect => client.inspect(&claim.key).await?.is_some(),
         Verb::List => client.list(claim.key.as_str(), None, 5).await?.len() == 1,

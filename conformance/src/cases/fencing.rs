@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use lockcore::{FenceRegister, Lease, MAX_TOKEN, StoreMemory};
+use lockcore::{Claim, FenceRegister, Incarnation, Lease, MAX_TOKEN, Release, Renew};
 
 use super::cases;
 use crate::case::{Cx, Failure, Needs, Outcome, ensure};
@@ -21,9 +21,11 @@ cases! { "fencing";
     renew_raises_exactly: "L9";
     renew_never_lowers: "L9";
     the_largest_floor_is_exact: "L5 L9";
+    a_release_tells_its_token: "L6";
     a_stale_holder_is_fenced_off: "L5";
     memory_is_one_and_grows: "L5", Needs::Memory;
     renewals_tell_the_memory: "L5", Needs::Memory;
+    memory_is_told_on_request: "L5", Needs::Memory;
     rises_over_wipe: "L5", Needs::Faults(&[Fault::Wipe]);
     memory_is_another_after_a_wipe: "L5", Needs::MemoryAndFaults(&[Fault::Wipe]);
     renewals_tell_of_a_wipe: "L5", Needs::MemoryAndFaults(&[Fault::Wipe]);
@@ -177,6 +179,22 @@ async fn the_largest_floor_is_exact(cx: &Cx) -> Outcome {
     Ok(())
 }
 
+/// Of the lease that it ended: a raised one as well, and not the one before.
+async fn a_release_tells_its_token(cx: &Cx) -> Outcome {
+    for raise in [0, 41] {
+        let claim = cx.claim();
+        let lease = cx.acquire(&cx.a, &claim).await?;
+        let token = lease.token + raise;
+        cx.renew(&cx.a, &claim.clone().with_min_token(token)).await?;
+        let answer = cx.b.release(&claim).await?;
+        let Release::Released { token: told } = answer else {
+            return Err(Failure::new(format!("release by the holder: {answer:?}")));
+        };
+        ensure!(cx.same_token(told, token), "a lease with token {token}, released {told}");
+    }
+    Ok(())
+}
+
 async fn a_stale_holder_is_fenced_off(cx: &Cx) -> Outcome {
     let register = FenceRegister::new("nothing");
     let stale = cx.acquire(&cx.a, &cx.claim()).await?;
@@ -189,9 +207,19 @@ async fn a_stale_holder_is_fenced_off(cx: &Cx) -> Outcome {
     Ok(())
 }
 
+/// A claim that asks for the store's incarnation.
+fn asking(cx: &Cx) -> Claim {
+    cx.claim().with_incarnation()
+}
+
+/// The same on another key.
+fn asking_on(cx: &Cx, suffix: &str) -> Claim {
+    cx.claim_on(&cx.key_with(suffix)).with_incarnation()
+}
+
 /// The memory that a grant tells.
-fn told_at_grant(lease: &Lease) -> Result<StoreMemory, Failure> {
-    lease.memory.ok_or_else(|| {
+fn told_at_grant(lease: &Lease) -> Result<Incarnation, Failure> {
+    lease.incarnation.ok_or_else(|| {
         let how = "a harness whose store tells none says so by `remembers`";
         Failure::new(format!("{lease:?} tells no memory; {how}"))
     })
@@ -200,16 +228,16 @@ fn told_at_grant(lease: &Lease) -> Result<StoreMemory, Failure> {
 /// How long the store has surely forgotten nothing: all clients of one store agree on which it
 /// is, and it only grows.
 async fn memory_is_one_and_grows(cx: &Cx) -> Outcome {
-    let (first, second) = (cx.claim(), cx.claim_on(&cx.key_with("/other")));
-    let third = cx.claim_on(&cx.key_with("/third"));
+    let (first, second) = (asking(cx), asking_on(cx, "/other"));
+    let third = asking_on(cx, "/third");
     let before = told_at_grant(&cx.acquire(&cx.a, &first).await?)?;
     tokio::time::sleep(cx.ttl / 10).await;
     // What a client knows of a store that counts in whole seconds is up to one behind what another
     // knows, so growth shows in the answers to one client.
-    let others = cx.acquire(&cx.b, &second).await?.memory;
+    let others = cx.acquire(&cx.b, &second).await?.incarnation;
     let one = others.is_some_and(|others| others.id == before.id);
     ensure!(one, "{before:?}, and to another client {others:?}");
-    let after = cx.acquire(&cx.a, &third).await?.memory;
+    let after = cx.acquire(&cx.a, &third).await?.incarnation;
     let grown = after.is_some_and(|after| after.id == before.id && after.age > before.age);
     ensure!(grown, "{before:?}, then {after:?}");
     Ok(())
@@ -217,24 +245,44 @@ async fn memory_is_one_and_grows(cx: &Cx) -> Outcome {
 
 /// As an acquire does, whoever renews and whether the token is raised or not.
 async fn renewals_tell_the_memory(cx: &Cx) -> Outcome {
-    let claim = cx.claim();
+    let claim = asking(cx);
     let lease = cx.acquire(&cx.a, &claim).await?;
     let before = told_at_grant(&lease)?;
     let raising = claim.clone().with_min_token(lease.token + 1);
     let mut last = before;
     for claim in [&claim, &raising, &claim] {
         tokio::time::sleep(cx.ttl / 20).await;
-        let renewed = cx.renew(&cx.a, claim).await?.memory;
+        let renewed = cx.renew(&cx.a, claim).await?.incarnation;
         match renewed {
             Some(memory) if memory.id == last.id && memory.age > last.age => last = memory,
             _ => return Err(Failure::new(format!("{last:?}, then a renewal told {renewed:?}"))),
         }
     }
     // This client has asked nothing before, and what it knows may be a second behind: see above.
-    let others = cx.renew(&cx.b, &claim).await?.memory;
+    let others = cx.renew(&cx.b, &claim).await?.incarnation;
     let least = before.age.saturating_sub(Duration::from_secs(1));
     let one = others.is_some_and(|others| others.id == before.id && others.age >= least);
     ensure!(one, "{before:?}, and a renewal by another client told {others:?}");
+    Ok(())
+}
+
+/// It may cost the store a read, so those who do not ask for it are not told.
+async fn memory_is_told_on_request(cx: &Cx) -> Outcome {
+    let (plain, asks) = (cx.claim(), asking_on(cx, "/other"));
+    let lease = cx.acquire(&cx.a, &plain).await?;
+    ensure!(lease.incarnation.is_none(), "told without being asked: {lease:?}");
+    told_at_grant(&cx.acquire(&cx.a, &asks).await?)?;
+    let renewed = cx.renew(&cx.a, &plain).await?;
+    ensure!(renewed.incarnation.is_none(), "told without being asked: {renewed:?}");
+    told_at_grant(&cx.renew(&cx.a, &asks).await?)?;
+    // Each of many for itself.
+    let [Ok(Renew::Renewed(none)), Ok(Renew::Renewed(some))] =
+        cx.a.renew_many(&[plain, asks]).await[..]
+    else {
+        return Err(Failure::new("two leases that stand were not renewed at once"));
+    };
+    ensure!(none.incarnation.is_none(), "told without being asked: {none:?}");
+    told_at_grant(&some)?;
     Ok(())
 }
 
@@ -254,11 +302,11 @@ async fn rises_over_wipe(cx: &Cx) -> Outcome {
 }
 
 async fn memory_is_another_after_a_wipe(cx: &Cx) -> Outcome {
-    let before = told_at_grant(&cx.acquire(&cx.a, &cx.claim()).await?)?;
+    let before = told_at_grant(&cx.acquire(&cx.a, &asking(cx)).await?)?;
     tokio::time::sleep(cx.ttl / 10).await;
     cx.inflict(Fault::Wipe).await?;
     let wiped = tokio::time::Instant::now();
-    let Some(after) = cx.acquire(&cx.a, &cx.claim()).await?.memory else {
+    let Some(after) = cx.acquire(&cx.a, &asking(cx)).await?.incarnation else {
         return Err(Failure::new("the store knew its memory, and now it does not"));
     };
     let most = wiped.elapsed();
@@ -270,7 +318,7 @@ async fn memory_is_another_after_a_wipe(cx: &Cx) -> Outcome {
 /// An acquire that comes late gives the holder a lease in a store that has forgotten the first. It
 /// stands, and is no sign that nobody else had the key in between.
 async fn renewals_tell_of_a_wipe(cx: &Cx) -> Outcome {
-    let claim = cx.claim();
+    let claim = asking(cx);
     let before = told_at_grant(&cx.acquire(&cx.a, &claim).await?)?;
     cx.renew(&cx.a, &claim).await?;
     tokio::time::sleep(cx.ttl / 10).await;
@@ -279,7 +327,7 @@ async fn renewals_tell_of_a_wipe(cx: &Cx) -> Outcome {
     // By another client, so that the one that renews has not heard of it.
     cx.acquire(&cx.b, &claim).await?;
     for renewal in ["the first", "the second"] {
-        let Some(after) = cx.renew(&cx.a, &claim).await?.memory else {
+        let Some(after) = cx.renew(&cx.a, &claim).await?.incarnation else {
             return Err(Failure::new(format!("{renewal} renewal after the wipe tells no memory")));
         };
         let most = wiped.elapsed();

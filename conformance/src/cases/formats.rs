@@ -112,7 +112,7 @@ async fn each_sees_the_other(cx: &Cx) -> Outcome {
         let right = seen.as_ref().is_some_and(|info| {
             info.holder == claim.holder
                 && info.token == lease.token
-                && info.label == claim.label
+                && *info.label == *claim.label
                 && info.remaining <= lease.ttl
                 && !info.remaining.is_zero()
         });

@@ -159,7 +159,7 @@ async fn labels(cx: &Cx) -> Outcome {
         let kind = kind.map(|error| error.kind());
         ensure!(kind == Some(ErrorKind::InvalidInput), "label {label:?}: {kind:?}");
     }
-    let claim = cx.claim().with_label(&wide);
+    let claim = cx.claim().with_label(&*wide);
     cx.acquire(&cx.a, &claim).await?;
     let seen = cx.sight().await?.map(|info| info.label);
     ensure!(seen.as_ref() == Some(&wide), "{wide:?} shows as {seen:?}");
@@ -219,7 +219,7 @@ async fn settings(cx: &Cx) -> Outcome {
         ("renew_every 0", builder().renew_every(Duration::ZERO).build()),
         ("renew_every ttl", builder().renew_every(ttl).build()),
         ("renew_every MAX", builder().renew_every(Duration::MAX).build()),
-        ("poll_floor 0", builder().poll_floor(Duration::ZERO).build()),
+        ("poll_every 0", builder().poll_every(Duration::ZERO).build()),
         ("max_hold 0", builder().max_hold(Duration::ZERO).build()),
     ] {
         let kind = built.err().map(|error| error.kind());
@@ -250,7 +250,7 @@ async fn nothing_is_sent(cx: &Cx) -> Outcome {
 async fn extreme_waits_do_no_harm(cx: &Cx) -> Outcome {
     let locks = cx
         .manager(cx.a.clone())
-        .poll_floor(Duration::MAX)
+        .poll_every(Duration::MAX)
         .retry_for(Duration::MAX)
         .max_hold(Duration::MAX)
         .build()?;

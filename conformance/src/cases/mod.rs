@@ -2,19 +2,23 @@
 
 mod cancellation;
 mod contention;
+mod core_retry;
 mod cuts;
 mod expiry;
 mod faults;
 mod fencing;
 mod formats;
 mod guard;
+mod hand_over;
 mod input;
 mod late;
+mod line;
 mod midway;
 mod over;
 mod ownership;
 mod partitions;
 mod places;
+mod renew_many;
 mod renewal;
 mod repeats;
 mod retry;
@@ -22,6 +26,7 @@ mod sight;
 mod strangers;
 mod waiting;
 mod wire;
+mod wrapped;
 
 use crate::case::Case;
 
@@ -31,7 +36,9 @@ pub fn all() -> impl Iterator<Item = &'static Case> {
         ownership::CASES,
         expiry::CASES,
         renewal::CASES,
+        renew_many::CASES,
         retry::CASES,
+        core_retry::CASES,
         repeats::CASES,
         fencing::CASES,
         sight::CASES,
@@ -48,6 +55,11 @@ pub fn all() -> impl Iterator<Item = &'static Case> {
         formats::CASES,
         faults::CASES,
         midway::CASES,
+        line::turns::CASES,
+        line::places::CASES,
+        line::signals::CASES,
+        line::process::CASES,
+        hand_over::CASES,
     ]
     .into_iter()
     .flatten()

@@ -155,7 +155,7 @@ pub(super) async fn until_released(
     });
     let answer = answer.await?;
     let had_worked = doubt.load(Relaxed) && matches!(answer, Release::NotHeld);
-    ensure!(had_worked || matches!(answer, Release::Released), "release: {answer:?}");
+    ensure!(had_worked || answer.is_released(), "release: {answer:?}");
     nothing_left(cx, &claim.key).await
 }
 

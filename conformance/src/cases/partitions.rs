@@ -224,7 +224,7 @@ async fn a_stranded_wake_up_path_delays_and_no_more(cx: &Cx) -> Outcome {
     holder.ttl = cx.long();
     cx.acquire(&cx.a, &holder).await?;
     let floor = Duration::from_secs(1);
-    let lock = cx.manager(wire.client.clone()).poll_floor(floor).build()?.lock(&cx.key)?;
+    let lock = cx.manager(wire.client.clone()).poll_every(floor).build()?.lock(&cx.key)?;
     let waiting = tokio::spawn(async move { lock.acquire().await });
     tokio::time::sleep(Duration::from_millis(300)).await;
     wire.each(Proxy::strand);

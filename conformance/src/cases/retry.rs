@@ -1,9 +1,7 @@
 //! The timed-out attempt, and its three outcomes when it is tried again: the key is free (take
 //! it), mine (it had worked), or another's (it is taken, and stays untouched).
 
-use std::time::Duration;
-
-use lockcore::{Acquire, BackendError, Claim, ErrorKind, Lease, LockBackend, Release, Renew};
+use lockcore::{Acquire, BackendError, Claim, HolderId, Lease, LockBackend, Release, Renew};
 
 use super::cases;
 use crate::case::{Cx, Failure, Outcome, ensure, ensure_matches};
@@ -13,6 +11,7 @@ cases! { "retry";
     acquire_had_worked: "L2";
     acquire_had_not_arrived: "L2";
     acquire_lost_to_another: "L2 L4";
+    acquire_after_contention: "L2";
     acquire_arrives_after_its_release: "L2 L3";
     renew_had_worked: "L4";
     renew_had_not_arrived: "L4";
@@ -21,17 +20,6 @@ cases! { "retry";
     release_had_worked: "L6";
     release_had_not_arrived: "L6";
     release_lost_to_another: "L4 L6";
-    core_recognises_its_own_lease: "L2";
-    core_takes_what_is_free: "L2";
-    core_waits_for_another: "L2 L4";
-    core_counts_a_lost_release_as_done: "L6";
-    core_sends_a_lost_release_again: "L6";
-    core_releases_before_it_gives_up: "L2 L7";
-    core_retries_an_outage: "L7";
-    core_gives_up_in_time: "L7";
-    core_retries_after_a_long_wait: "L7";
-    core_doubts_when_time_runs_out: "L7";
-    core_asks_once_when_there_is_no_time: "L7";
 }
 
 fn faulty(cx: &Cx) -> Faulty<std::sync::Arc<dyn LockBackend>> {
@@ -81,6 +69,32 @@ async fn acquire_lost_to_another(cx: &Cx) -> Outcome {
     cx.contend(&cx.a, &late).await?;
     cx.stands_as_long(&other, &lease).await?;
     cx.release(&cx.b, &other).await
+}
+
+/// What a store still does about an attempt that it has refused must not end the lease that the same
+/// holder is granted later.
+async fn acquire_after_contention(cx: &Cx) -> Outcome {
+    let mut mine = cx.claim();
+    mine.ttl = cx.long();
+    for _ in 0..3 {
+        let other = cx.claim();
+        cx.acquire(&cx.b, &other).await?;
+        cx.contend(&cx.a, &mine).await?;
+        cx.release(&cx.b, &other).await?;
+        let answer = cx.a.acquire(&mine).await;
+        if cx.is_given_up(&answer) {
+            cx.note("the holder may not ask again");
+            return Ok(());
+        }
+        let Acquire::Acquired(lease) = answer? else {
+            return Err(Failure::new("contended, and the key is free"));
+        };
+        tokio::time::sleep(cx.ttl / 4).await;
+        cx.stands(&mine, &lease).await?;
+        cx.release(&cx.a, &mine).await?;
+        mine.holder = HolderId::random();
+    }
+    Ok(())
 }
 
 /// A straggler may be granted, to nobody; it must end with its ttl.
@@ -183,200 +197,4 @@ async fn release_lost_to_another(cx: &Cx) -> Outcome {
     let lease: Lease = cx.acquire(&cx.b, &other).await?;
     ensure_matches!(store.release(&claim).await?, Release::NotHeld, "release again");
     cx.stands(&other, &lease).await
-}
-
-async fn core_recognises_its_own_lease(cx: &Cx) -> Outcome {
-    for mishap in [Mishap::Reset, Mishap::LoseReply] {
-        let store = faulty(cx);
-        let locks = cx.manager(store.clone()).build()?;
-        store.next(Verb::Acquire, mishap);
-        let guard = locks.lock(&cx.key)?.acquire().await?;
-        let sight = cx.sight().await?;
-        let mine = sight.as_ref().is_some_and(|info| {
-            info.holder == guard.holder() && cx.same_token(info.token, guard.fencing_token())
-        });
-        ensure!(mine, "{mishap:?}: {guard:?} shows as {sight:?}");
-        ensure!(
-            store.calls(Verb::Acquire) == 2,
-            "{mishap:?}: asked {} times",
-            store.calls(Verb::Acquire)
-        );
-        guard.release().await?;
-        ensure!(cx.sight().await?.is_none(), "{mishap:?}: released, and in sight");
-    }
-    Ok(())
-}
-
-async fn core_takes_what_is_free(cx: &Cx) -> Outcome {
-    for mishap in [Mishap::LoseRequest, Mishap::Refuse] {
-        let store = faulty(cx);
-        let locks = cx.manager(store.clone()).build()?;
-        store.next(Verb::Acquire, mishap);
-        let guard = locks.lock(&cx.key)?.try_acquire().await?;
-        let Some(guard) = guard else {
-            return Err(Failure::new(format!("{mishap:?}: contended, and nobody has it")));
-        };
-        guard.release().await?;
-    }
-    Ok(())
-}
-
-async fn core_waits_for_another(cx: &Cx) -> Outcome {
-    let other = cx.claim();
-    let store = faulty(cx);
-    let locks = cx.manager(store.clone()).build()?;
-    store.next(Verb::Acquire, Mishap::LoseRequest);
-    let lease = cx.acquire(&cx.b, &other).await?;
-    ensure!(locks.lock(&cx.key)?.try_acquire().await?.is_none(), "took another's key");
-    cx.stands(&other, &lease).await?;
-    let guard = locks.lock(&cx.key)?.acquire().await?;
-    ensure!(guard.fencing_token() > lease.token, "{guard:?} after {lease:?}");
-    guard.release().await?;
-    Ok(())
-}
-
-async fn core_counts_a_lost_release_as_done(cx: &Cx) -> Outcome {
-    for mishap in [Mishap::Reset, Mishap::LoseReply] {
-        let store = faulty(cx);
-        let locks = cx.manager(store.clone()).build()?;
-        let guard = locks.lock(&cx.key)?.acquire().await?;
-        store.next(Verb::Release, mishap);
-        // The second answer is "not held", and it is no loss.
-        guard.release().await?;
-        ensure!(store.calls(Verb::Release) == 2, "{mishap:?}: not sent again");
-        ensure!(cx.sight().await?.is_none(), "{mishap:?}: released, and in sight");
-    }
-    Ok(())
-}
-
-async fn core_sends_a_lost_release_again(cx: &Cx) -> Outcome {
-    for mishap in [Mishap::LoseRequest, Mishap::Refuse] {
-        let store = faulty(cx);
-        let locks = cx.manager(store.clone()).build()?;
-        let guard = locks.lock(&cx.key)?.acquire().await?;
-        store.next(Verb::Release, mishap);
-        guard.release().await?;
-        ensure!(cx.sight().await?.is_none(), "{mishap:?}: released, and in sight");
-    }
-    Ok(())
-}
-
-/// What may have been granted is not left to its ttl.
-async fn core_releases_before_it_gives_up(cx: &Cx) -> Outcome {
-    let store = faulty(cx);
-    let locks = cx
-        .manager(store.clone())
-        .ttl(cx.long())
-        .request_timeout(cx.hold_ttl() / 10)
-        .retry_for(cx.hold_ttl() / 10)
-        .build()?;
-    store.next(Verb::Acquire, Mishap::LoseReply);
-    let error = locks.lock(&cx.key)?.acquire().await.err().map(|error| error.kind());
-    ensure!(error == Some(ErrorKind::Ambiguous), "an acquire without an answer: {error:?}");
-    locks.drain().await;
-    ensure!(cx.sight().await?.is_none(), "given up, and left behind");
-    Ok(())
-}
-
-async fn core_retries_an_outage(cx: &Cx) -> Outcome {
-    let store = faulty(cx);
-    let locks = cx.manager(store.clone()).build()?;
-    for mishap in [Mishap::Refuse, Mishap::Reset, Mishap::Refuse, Mishap::LoseReply, Mishap::Refuse]
-    {
-        store.next(Verb::Acquire, mishap);
-    }
-    let guard = locks.lock(&cx.key)?.acquire().await?;
-    let sight = cx.sight().await?;
-    let mine = sight.as_ref().is_some_and(|info| info.holder == guard.holder());
-    ensure!(mine, "{guard:?} shows as {sight:?}");
-    guard.release().await?;
-    ensure_matches!(cx.a.acquire(&cx.claim()).await?, Acquire::Acquired(_), "after all that");
-    Ok(())
-}
-
-async fn core_gives_up_in_time(cx: &Cx) -> Outcome {
-    let store = faulty(cx);
-    let retry_for = cx.hold_ttl();
-    let locks = cx.manager(store.clone()).retry_for(retry_for).build()?;
-    for (mishap, kind) in [
-        (Mishap::Refuse, ErrorKind::Unavailable),
-        (Mishap::LoseRequest, ErrorKind::Ambiguous),
-        (Mishap::LoseReply, ErrorKind::Ambiguous),
-    ] {
-        for _ in 0..100 {
-            store.next(Verb::Acquire, mishap);
-        }
-        let asked = tokio::time::Instant::now();
-        let error = locks.lock(&cx.key)?.acquire().await.err().map(|error| error.kind());
-        let after = asked.elapsed();
-        ensure!(error == Some(kind), "{mishap:?}: {error:?}");
-        // One request may be under way when the time is over.
-        let most = retry_for + cx.hold_ttl() / 6 + cx.slack();
-        ensure!(after >= retry_for && after <= most, "{mishap:?}: gave up after {after:?}");
-        store.calm();
-        locks.drain().await;
-        ensure!(cx.sight().await?.is_none(), "{mishap:?}: given up, and in sight");
-    }
-    Ok(())
-}
-
-/// The time that a waiter slept does not count as the store's failing.
-async fn core_retries_after_a_long_wait(cx: &Cx) -> Outcome {
-    let other = cx.claim();
-    let store = faulty(cx);
-    let lock = cx.manager(store.clone()).retry_for(cx.ttl / 4).build()?.lock(&cx.key)?;
-    cx.acquire(&cx.b, &other).await?;
-    let waiting = tokio::spawn(async move { lock.acquire().await });
-    while store.calls(Verb::Acquire) < 2 {
-        tokio::time::sleep(cx.ttl / 100).await;
-    }
-    tokio::time::sleep(cx.ttl / 50).await;
-    // It wakes when the lease has ended, and the store is not reached once.
-    store.next(Verb::Acquire, Mishap::Refuse);
-    waiting.await??.release().await?;
-    Ok(())
-}
-
-/// Whatever was told last: a request that was granted unheard leaves a doubt.
-async fn core_doubts_when_time_runs_out(cx: &Cx) -> Outcome {
-    let limit = cx.hold_ttl() / 4;
-    // The doubt before the refusals, and the doubt under way after one.
-    for (first, then) in [(Mishap::Reset, Mishap::Refuse), (Mishap::Refuse, Mishap::LoseReply)] {
-        let store = faulty(cx);
-        let locks = cx.manager(store.clone()).request_timeout(limit).build()?;
-        store.next(Verb::Acquire, first);
-        for _ in 0..100 {
-            store.next(Verb::Acquire, then);
-            store.next(Verb::Release, Mishap::Refuse);
-        }
-        let lock = locks.lock(&cx.key)?;
-        let error = lock.acquire_timeout(limit).await.err().map(|error| error.kind());
-        ensure!(error == Some(ErrorKind::Ambiguous), "{first:?}, then {then:?}: {error:?}");
-        store.calm();
-        locks.drain().await;
-        ensure!(cx.sight().await?.is_none(), "{first:?}, then {then:?}: given up, and in sight");
-    }
-    Ok(())
-}
-
-/// No time means no second try either.
-async fn core_asks_once_when_there_is_no_time(cx: &Cx) -> Outcome {
-    let store = faulty(cx);
-    let lock = cx.manager(store.clone()).build()?.lock(&cx.key)?;
-    for (mishap, kind) in
-        [(Mishap::Refuse, ErrorKind::Unavailable), (Mishap::LoseRequest, ErrorKind::Ambiguous)]
-    {
-        let before = store.calls(Verb::Acquire);
-        store.next(Verb::Acquire, mishap);
-        let error = lock.acquire_timeout(Duration::ZERO).await.err().map(|error| error.kind());
-        ensure!(error == Some(kind), "{mishap:?}: {error:?}");
-        let asked = store.calls(Verb::Acquire) - before;
-        ensure!(asked == 1, "{mishap:?}: asked {asked} times");
-        cx.until_free(cx.slack()).await?;
-    }
-    let free = lock.acquire_timeout(Duration::from_secs(10)).await?;
-    free.release().await?;
-    lock.acquire_timeout(Duration::ZERO).await?.release().await?;
-    ensure!(cx.sight().await?.is_none(), "released, and in sight");
-    Ok(())
 }

@@ -1,15 +1,12 @@
 //! Waiting for a key that someone else holds.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use lockcore::{
-    Acquire, BackendError, Claim, ErrorKind, LeaseInfo, Limits, LockBackend, LockKey, Release,
-    ReleaseSignal, Renew, async_trait,
-};
+use lockcore::{Claim, ErrorKind, LockBackend, ReleaseSignal};
 use tokio::time::Instant;
 
 use super::cases;
+use super::wrapped::Wrapped;
 use crate::case::{Cx, Failure, Needs, Outcome, ensure};
 use crate::faulty::{Faulty, Mishap, Verb};
 
@@ -20,11 +17,14 @@ cases! { "waiting";
     a_signal_can_be_armed_again: "watch", Needs::Signals;
     an_expiry_lets_in: "L3";
     a_lost_signal_delays_and_no_more: "watch";
+    without_signals_it_polls: "watch";
+    a_signal_is_not_believed: "L1 W5";
     a_failing_watch_delays_and_no_more: "L7 watch";
     a_hanging_watch_delays_nothing: "L7 watch";
     an_idle_waiter_is_quiet: "watch";
     a_limit_is_kept: "L1";
     try_does_not_wait: "L1";
+    a_drop_is_followed_by_a_try: "L1";
     waiters_of_two_clients_get_in: "L1";
 }
 
@@ -34,7 +34,7 @@ async fn wait(
     client: impl LockBackend,
     floor: Duration,
 ) -> Result<tokio::task::JoinHandle<Result<Instant, lockcore::Error>>, Failure> {
-    let lock = cx.manager(client).poll_floor(floor).build()?.lock(&cx.key)?;
+    let lock = cx.manager(client).poll_every(floor).build()?.lock(&cx.key)?;
     Ok(tokio::spawn(async move {
         let guard = lock.acquire().await?;
         let at = Instant::now();
@@ -43,9 +43,10 @@ async fn wait(
     }))
 }
 
-/// A long lease on the case's key, so that nobody gets in by its end.
+/// A long lease on the case's key, so that nobody gets in by its end. Its release is announced, so
+/// that a store with lines tells those who watch without a place too.
 async fn hold(cx: &Cx) -> Result<Claim, Failure> {
-    let mut claim = cx.claim();
+    let mut claim = cx.claim().with_announcement();
     claim.ttl = cx.long();
     cx.acquire(&cx.a, &claim).await?;
     Ok(claim)
@@ -139,10 +140,19 @@ async fn an_expiry_lets_in(cx: &Cx) -> Outcome {
     Ok(())
 }
 
-/// Signals are hints: without them the polling floor gets a waiter in.
+/// Signals are hints: where one is lost, the polling interval gets a waiter in.
 async fn a_lost_signal_delays_and_no_more(cx: &Cx) -> Outcome {
+    polls(cx, Wrapped::unheard(&cx.b)).await
+}
+
+async fn without_signals_it_polls(cx: &Cx) -> Outcome {
+    polls(cx, Wrapped::deaf(&cx.b)).await
+}
+
+/// A waiter that hears of no release gets in within its polling interval.
+async fn polls(cx: &Cx, client: Wrapped) -> Outcome {
     let claim = hold(cx).await?;
-    let store = Faulty::new(Deaf(cx.b.clone()));
+    let store = Faulty::new(client);
     let waiter = wait(cx, store.clone(), Duration::from_secs(1)).await?;
     settled(&store).await?;
     let freed = Instant::now();
@@ -150,6 +160,22 @@ async fn a_lost_signal_delays_and_no_more(cx: &Cx) -> Outcome {
     let after = waiter.await?? - freed;
     cx.note(format!("in after {after:?}"));
     ensure!(after <= Duration::from_secs(1) + cx.slack(), "polled after {after:?}");
+    Ok(())
+}
+
+/// A signal that comes for nothing makes nobody believe that it holds the lock.
+async fn a_signal_is_not_believed(cx: &Cx) -> Outcome {
+    let claim = hold(cx).await?;
+    let store = Faulty::new(Wrapped::misled(&cx.b, Duration::from_millis(50)));
+    let waiter = wait(cx, store.clone(), Duration::from_secs(1)).await?;
+    settled(&store).await?;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    ensure!(!waiter.is_finished(), "signalled for nothing, and in while another holds the lock");
+    let asked = store.calls(Verb::Acquire);
+    cx.note(format!("asked {asked} times in 2 s"));
+    ensure!(asked <= 100, "asked {asked} times in 2 s, for 40 signals");
+    cx.release(&cx.a, &claim).await?;
+    waiter.await??;
     Ok(())
 }
 
@@ -200,7 +226,9 @@ async fn an_idle_waiter_is_quiet(cx: &Cx) -> Outcome {
     tokio::time::sleep(Duration::from_millis(4500)).await;
     let asked = store.calls(Verb::Acquire) + store.calls(Verb::Watch) - before;
     cx.note(format!("{asked} requests in 4.5 s"));
-    ensure!((4..=7).contains(&asked), "asked {asked} times in 4.5 s at a floor of 1 s");
+    // A holder that is first in line and hears no signals asks every 20 ms at most.
+    let most = if store.limits().has_line() && !cx.store.signals() { 4500 / 20 } else { 7 };
+    ensure!((4..=most).contains(&asked), "asked {asked} times in 4.5 s at an interval of 1 s");
     cx.release(&cx.a, &claim).await?;
     waiter.await??;
     Ok(())
@@ -238,6 +266,20 @@ async fn try_does_not_wait(cx: &Cx) -> Outcome {
     Ok(())
 }
 
+/// A lock that its own task has just dropped is free for this task: its release is awaited.
+async fn a_drop_is_followed_by_a_try(cx: &Cx) -> Outcome {
+    let lock = cx.manager(cx.a.clone()).build()?.lock(&cx.key)?;
+    for round in 0..20 {
+        let Some(guard) = lock.try_acquire().await? else {
+            return Err(Failure::new(format!(
+                "round {round}: taken by the guard that was dropped"
+            )));
+        };
+        drop(guard);
+    }
+    Ok(())
+}
+
 async fn waiters_of_two_clients_get_in(cx: &Cx) -> Outcome {
     let claim = hold(cx).await?;
     let mut waiters = Vec::new();
@@ -251,48 +293,4 @@ async fn waiters_of_two_clients_get_in(cx: &Cx) -> Outcome {
         waiter.await??;
     }
     Ok(())
-}
-
-/// A backend whose signals never resolve.
-#[derive(Debug)]
-struct Deaf(Arc<dyn LockBackend>);
-
-#[async_trait]
-impl LockBackend for Deaf {
-    fn limits(&self) -> Limits {
-        self.0.limits()
-    }
-
-    async fn acquire(&self, claim: &Claim) -> Result<Acquire, BackendError> {
-        // Nor does it know how long to wait.
-        Ok(match self.0.acquire(claim).await? {
-            Acquire::Contended(_) => Acquire::Contended(lockcore::Contention::new(None)),
-            acquired => acquired,
-        })
-    }
-
-    async fn renew(&self, claim: &Claim) -> Result<Renew, BackendError> {
-        self.0.renew(claim).await
-    }
-
-    async fn release(&self, claim: &Claim) -> Result<Release, BackendError> {
-        self.0.release(claim).await
-    }
-
-    async fn watch(&self, _: &Claim) -> Result<ReleaseSignal, BackendError> {
-        Ok(ReleaseSignal::never())
-    }
-
-    async fn inspect(&self, key: &LockKey) -> Result<Option<LeaseInfo>, BackendError> {
-        self.0.inspect(key).await
-    }
-
-    async fn list(
-        &self,
-        prefix: &str,
-        after: Option<&LockKey>,
-        limit: usize,
-    ) -> Result<Vec<LeaseInfo>, BackendError> {
-        self.0.list(prefix, after, limit).await
-    }
 }

@@ -94,20 +94,25 @@ impl<'a> OfKey<'a> {
         self.exclusion()?;
         self.tokens()?;
         self.contended_for_a_reason()?;
+        self.released_its_token()?;
         self.released_is_over()?;
         self.stretches()
     }
 
-    fn of_holder(&self, holder: usize, verb: Verb) -> impl Iterator<Item = &'a Call> {
+    fn of_holder(
+        &self,
+        holder: usize,
+        wanted: impl Fn(Verb) -> bool,
+    ) -> impl Iterator<Item = &'a Call> {
         let calls = self.holders.get(&holder).into_iter().flatten();
-        calls.copied().filter(move |call| call.verb == verb)
+        calls.copied().filter(move |call| wanted(call.verb))
     }
 
     /// Until when a granted lease surely stood: as long as whoever has it may believe in it.
     fn surely_until(&self, call: &Call, ttl: u64) -> u64 {
         let useful = ttl.saturating_sub(ttl / 100 + 2_000);
         let mut until = call.invoked.saturating_add(useful);
-        for release in self.of_holder(call.holder, Verb::Release) {
+        for release in self.of_holder(call.holder, Verb::ends) {
             if !release.surely_over_by(call.invoked) {
                 until = until.min(release.invoked);
             }
@@ -140,7 +145,7 @@ impl<'a> OfKey<'a> {
     fn tokens(&self) -> Result<(), Contradiction> {
         for first in &self.calls {
             let Some((before, _, known)) = first.granted() else { continue };
-            for second in self.calls.iter().filter(|call| call.verb == Verb::Acquire) {
+            for second in self.calls.iter().filter(|call| call.verb.asks()) {
                 let Some((after, _, answered)) = second.granted() else { continue };
                 let same_holder = first.holder == second.holder;
                 let wrong = match second.invoked >= known {
@@ -182,44 +187,78 @@ impl<'a> OfKey<'a> {
     /// When an attempt began that this call had the answer to. A combination goes on with one whose
     /// caller has gone, and tells who asks again what it came to.
     fn asked(&self, call: &Call) -> u64 {
-        let earlier = self.of_holder(call.holder, Verb::Acquire).filter(|earlier| {
+        let earlier = self.of_holder(call.holder, Verb::asks).filter(|earlier| {
             self.combined && earlier.answered.is_none() && earlier.invoked < call.invoked
         });
         earlier.map(|earlier| earlier.invoked).min().unwrap_or(call.invoked)
     }
 
-    /// Whether what a call got may stand at `time` or later.
+    /// Whether what a call got, a lease or a place in line, may stand at `time` or later.
     fn may_stand(&self, call: &Call, time: u64) -> bool {
-        let Some(answered) = call.answered else { return call.verb != Verb::Release };
-        let lasts = |ttl: u64| answered.saturating_add(ttl).saturating_add(self.lag) >= time;
+        let Some(answered) = call.answered else { return !call.verb.ends() };
+        let lasts = |length: u64| answered.saturating_add(length).saturating_add(self.lag) >= time;
         match call.answer {
-            Answer::Ambiguous => call.verb != Verb::Release,
-            Answer::Granted { ttl, .. } => {
-                let released = self.of_holder(call.holder, Verb::Release).any(|release| {
-                    release.invoked >= answered
-                        && release.surely_over_by(time.saturating_sub(1))
-                        && matches!(release.answer, Answer::Released | Answer::NotHeld)
-                });
-                // A server that stood still or came back may keep a lease for longer.
-                let prolonged = self.faults.iter().any(|&(_, done)| done >= call.invoked);
-                !released && (prolonged || lasts(ttl))
-            }
+            Answer::Ambiguous => !call.verb.ends(),
+            Answer::Granted { ttl, .. } => self.lasts(call, answered, ttl, time),
             // Of stores made of several: what was rolled back, and whoever asked meanwhile.
             Answer::Unavailable => self.combined && call.verb == Verb::Acquire && lasts(call.ttl),
-            Answer::Contended => self.combined && answered >= time,
-            Answer::Open | Answer::Released | Answer::NotHeld | Answer::Refused => false,
+            // And what a slow store of them was asked for: it is taken back when that has answered.
+            Answer::Contended => {
+                self.combined && lasts(0)
+                    || call.wait > 0 && self.lasts(call, answered, call.wait, time)
+            }
+            Answer::Open | Answer::Released { .. } | Answer::NotHeld | Answer::Refused => false,
         }
+    }
+
+    /// Whether what was answered for so long may stand at `time` or later.
+    fn lasts(&self, call: &Call, answered: u64, length: u64, time: u64) -> bool {
+        let released = self.of_holder(call.holder, Verb::ends).any(|release| {
+            release.invoked >= answered
+                && release.surely_over_by(time.saturating_sub(1))
+                && matches!(release.answer, Answer::Released { .. } | Answer::NotHeld)
+        });
+        // A server that stood still or came back may keep it for longer.
+        let prolonged = self.faults.iter().any(|&(_, done)| done >= call.invoked);
+        let ends = answered.saturating_add(length).saturating_add(self.lag);
+        !released && (prolonged || ends >= time)
+    }
+
+    /// A release tells a token that its holder had.
+    fn released_its_token(&self) -> Result<(), Contradiction> {
+        for release in &self.calls {
+            let (Answer::Released { token: Some(token) }, Some(answered)) =
+                (release.answer, release.answered)
+            else {
+                continue;
+            };
+            let mut known = true;
+            let mut last = None;
+            let before = self.of_holder(release.holder, |verb| !verb.ends());
+            for call in before.filter(|call| call.invoked <= answered) {
+                match call.granted() {
+                    Some((granted, _, _)) if granted == token => known = false,
+                    Some(_) => last = Some(call),
+                    // It may have been granted, or raised, without anybody hearing of it.
+                    None => known &= call.surely_over_by(answered),
+                }
+            }
+            if let (true, Some(last), false) = (known, last, self.combined) {
+                return contradiction("released a token that was not granted", last, release);
+            }
+        }
+        Ok(())
     }
 
     /// L4, L6: once a holder was released it has nothing, unless it asked again.
     fn released_is_over(&self) -> Result<(), Contradiction> {
-        for release in self.calls.iter().filter(|call| call.verb == Verb::Release) {
+        for release in self.calls.iter().filter(|call| call.verb.ends()) {
             let Some(known) = release.answered else { continue };
-            if !matches!(release.answer, Answer::Released | Answer::NotHeld) {
+            if !matches!(release.answer, Answer::Released { .. } | Answer::NotHeld) {
                 continue;
             }
             let asked = self
-                .of_holder(release.holder, Verb::Acquire)
+                .of_holder(release.holder, Verb::asks)
                 .any(|acquire| !acquire.surely_over_by(release.invoked));
             let later = self
                 .calls
@@ -230,7 +269,7 @@ impl<'a> OfKey<'a> {
                     (Verb::Renew, Answer::Granted { .. }) => {
                         return contradiction("renewed after its release", release, call);
                     }
-                    (Verb::Release, Answer::Released) => {
+                    (Verb::Release, Answer::Released { .. }) => {
                         return contradiction("released twice", release, call);
                     }
                     _ => {}

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use lockcore::{
-    Acquire, BackendError, Claim, LeaseInfo, Limits, LockBackend, LockKey, Release, ReleaseSignal,
-    Renew, async_trait,
+    Acquire, BackendError, Claim, HandOver, LeaseInfo, Limits, LockBackend, LockKey, Release,
+    ReleaseSignal, Renew, async_trait,
 };
 
 use super::{Answer, History, Verb};
@@ -24,6 +24,7 @@ impl Recorded {
 
 // A call that is dropped is left open, as it is.
 #[async_trait]
+#[deny(clippy::missing_trait_methods)]
 impl LockBackend for Recorded {
     fn limits(&self) -> Limits {
         self.inner.limits()
@@ -43,10 +44,36 @@ impl LockBackend for Recorded {
         answer
     }
 
+    async fn renew_many(&self, claims: &[Claim]) -> Vec<Result<Renew, BackendError>> {
+        let calls: Vec<_> = claims
+            .iter()
+            .map(|claim| self.history.begin(self.client, Verb::Renew, claim))
+            .collect();
+        let answers = self.inner.renew_many(claims).await;
+        for (call, answer) in calls.into_iter().zip(&answers) {
+            self.history.end(call, Answer::renew(answer));
+        }
+        answers
+    }
+
     async fn release(&self, claim: &Claim) -> Result<Release, BackendError> {
         let call = self.history.begin(self.client, Verb::Release, claim);
         let answer = self.inner.release(claim).await;
         self.history.end(call, Answer::release(&answer));
+        answer
+    }
+
+    async fn hand_over(
+        &self,
+        from: &Claim,
+        to: &Claim,
+        over: bool,
+    ) -> Result<HandOver, BackendError> {
+        let ended = self.history.begin(self.client, Verb::HandOver, from);
+        let taken = self.history.begin(self.client, Verb::TakeOver, to);
+        let answer = self.inner.hand_over(from, to, over).await;
+        self.history.end(ended, Answer::hand_over(&answer));
+        self.history.end(taken, Answer::take_over(&answer));
         answer
     }
 

@@ -28,10 +28,14 @@ fn a_history_reads_back() {
          20.. c1 acquire k0 h1 ttl=1000000 floor=9 open\n\
          30..40 fault wipe\n\
          50..60 w3 relied k0 token=5 asked=0\n\
-         70..80 c1 release k0 h1 ttl=1000000 floor=0 not-held"
+         70..80 c1 release k0 h1 ttl=1000000 floor=0 not-held\n\
+         81..90 c1 acquire k0 h1 ttl=1000000 floor=0 wait=1500000 contended\n\
+         91..95 c0 hand-over k0 h0 ttl=1000000 floor=0 released\n\
+         92..96 c0 take-over k0 h2 ttl=1000000 floor=0 wait=9 granted token=6 ttl=1000000\n\
+         97..99 c0 release k0 h2 ttl=1000000 floor=0 released token=6"
     );
     let log: Log = text.parse().expect("a history");
-    assert_eq!((log.seed, log.slack, log.events.len()), (7, 1000, 5));
+    assert_eq!((log.seed, log.slack, log.events.len()), (7, 1000, 9));
     assert_eq!(log.to_string(), text);
     let noted: Log = format!("{text}\n    a note\n# another\n").parse().expect("the same");
     assert_eq!(noted, log);
@@ -107,11 +111,16 @@ fn a_contended_answer_needs_a_reason() {
     for excuse in [
         "45..55 c1 acquire k0 h2 ttl=1000000 floor=0 unavailable\n",
         "45..65 c1 acquire k0 h2 ttl=1000000 floor=0 contended\n",
+        "45..55 c1 acquire k0 h2 ttl=1000000 floor=0 contended\n",
     ] {
         let beside = format!("{release}{excuse}{}", contended("60..70"));
         bad("nobody can have it", &then(&beside));
         check_history(&format!("{combined}{FIRST}{beside}")).expect("one of several stores had it");
     }
+    // For no longer than its lag.
+    let long_ago = "45..55 c1 acquire k0 h2 ttl=1000000 floor=0 contended\n";
+    let later = format!("{combined}{FIRST}{release}{long_ago}{}", contended("2000..2010"));
+    check_history(&later).expect_err("it has been taken back");
     // What has no answer may arrive at any time, whatever was released meanwhile.
     for doubt in [
         "20.. c0 acquire k0 h2 ttl=1 floor=0 open\n",
@@ -122,6 +131,59 @@ fn a_contended_answer_needs_a_reason() {
     // A doubtful release frees nothing for sure; an older lease may be kept over a restart.
     good(&then(&format!("40.. c0 release k0 h0 ttl=1 floor=0 open\n{}", contended("60..70"))));
     good(&then(&format!("40..50 fault restart\n{}", contended("1002000..1002010"))));
+}
+
+#[test]
+fn a_place_in_line_is_a_reason() {
+    let release = "40..50 c0 release k0 h0 ttl=1 floor=0 released token=5\n";
+    let contended = "2000000..2000010 c1 acquire k0 h1 ttl=1 floor=0 contended\n";
+    let place = "20..30 c2 acquire k0 h2 ttl=1 floor=0 wait=3000000 contended\n";
+    bad("nobody can have it", &then(&format!("{release}{contended}")));
+    good(&then(&format!("{place}{release}{contended}")));
+    // Not for longer than it lasts, nor after its holder left.
+    bad(
+        "nobody can have it",
+        &then(&format!("{}{release}{contended}", place.replace("3000000", "300000"))),
+    );
+    let left = "60..70 c2 release k0 h2 ttl=1 floor=0 not-held\n";
+    bad("nobody can have it", &then(&format!("{place}{release}{left}{contended}")));
+}
+
+#[test]
+fn a_hand_over_is_a_release_and_a_grant() {
+    let over = |token: u64| {
+        format!(
+            "20..30 c0 hand-over k0 h0 ttl=1 floor=0 released\n\
+             21..31 c0 take-over k0 h1 ttl=1000000 floor=0 granted token={token} ttl=1000000\n"
+        )
+    };
+    good(&then(&over(6)));
+    bad("tokens fell", &then(&over(5)));
+    let third = "40..50 c1 acquire k0 h2 ttl=1000000 floor=0 granted token=7 ttl=1000000\n";
+    bad("two holders at once", &then(&format!("{}{third}", over(6))));
+    let renewed = "40..50 c0 renew k0 h0 ttl=1000000 floor=0 granted token=5 ttl=1000000\n";
+    bad("two holders at once", &then(&format!("{}{renewed}", over(6))));
+    // It may be repeated, and may yield.
+    let again = over(6).replace("20..30", "40..50").replace("21..31", "41..51");
+    good(&then(&format!("{}{again}", over(6))));
+    let yielded = "20..30 c0 hand-over k0 h0 ttl=1 floor=0 released\n\
+                   21..31 c0 take-over k0 h1 ttl=1 floor=0 wait=1000000 contended\n\
+                   40..50 c1 acquire k0 h2 ttl=1000000 floor=0 granted token=7 ttl=1000000\n";
+    good(&then(yielded));
+}
+
+#[test]
+fn a_release_tells_its_token() {
+    let release =
+        |token: u64| format!("20..30 c0 release k0 h0 ttl=1 floor=0 released token={token}\n");
+    good(&then(&release(5)));
+    bad("was not granted", &then(&release(6)));
+    // Unless it may have been.
+    let open = "12.. c0 acquire k0 h0 ttl=1000000 floor=0 open\n";
+    good(&then(&format!("{open}{}", release(6))));
+    let raised = "12..13 c0 renew k0 h0 ttl=1000000 floor=9 granted token=9 ttl=1000000\n";
+    good(&then(&format!("{raised}{}", release(9))));
+    bad("was not granted", &then(&format!("{raised}{}", release(8))));
 }
 
 #[test]

@@ -66,15 +66,21 @@ impl fmt::Display for Call {
             Verb::Acquire => "acquire",
             Verb::Renew => "renew",
             Verb::Release => "release",
+            Verb::HandOver => "hand-over",
+            Verb::TakeOver => "take-over",
         };
         let (invoked, answered) = (self.invoked, Or(self.answered));
         write!(f, "{invoked}..{answered} c{} {verb} k{}", self.client, self.key)?;
         write!(f, " h{} ttl={} floor={} ", self.holder, self.ttl, self.floor)?;
+        if self.wait > 0 {
+            write!(f, "wait={} ", self.wait)?;
+        }
         f.write_str(match self.answer {
             Answer::Granted { token, ttl } => return write!(f, "granted token={token} ttl={ttl}"),
             Answer::Open => "open",
             Answer::Contended => "contended",
-            Answer::Released => "released",
+            Answer::Released { token: Some(token) } => return write!(f, "released token={token}"),
+            Answer::Released { token: None } => "released",
             Answer::NotHeld => "not-held",
             Answer::Ambiguous => "ambiguous",
             Answer::Unavailable => "unavailable",
@@ -135,7 +141,7 @@ fn event(line: &str) -> Option<Event> {
             token: number(token, "token=")?,
             asked: number(asked, "asked=")?,
         }),
-        [client, verb, key, holder, ttl, floor, ref answer @ ..] => Event::Call(Call {
+        [client, verb, key, holder, ttl, floor, ref rest @ ..] => Event::Call(Call {
             invoked: began,
             answered: ended,
             client: number(client, "c")?,
@@ -143,26 +149,36 @@ fn event(line: &str) -> Option<Event> {
                 "acquire" => Verb::Acquire,
                 "renew" => Verb::Renew,
                 "release" => Verb::Release,
+                "hand-over" => Verb::HandOver,
+                "take-over" => Verb::TakeOver,
                 _ => return None,
             },
             key: number(key, "k")?,
             holder: number(holder, "h")?,
             ttl: number(ttl, "ttl=")?,
             floor: number(floor, "floor=")?,
-            answer: match *answer {
-                ["granted", token, ttl] => {
-                    Answer::Granted { token: number(token, "token=")?, ttl: number(ttl, "ttl=")? }
-                }
-                ["open"] => Answer::Open,
-                ["contended"] => Answer::Contended,
-                ["released"] => Answer::Released,
-                ["not-held"] => Answer::NotHeld,
-                ["ambiguous"] => Answer::Ambiguous,
-                ["unavailable"] => Answer::Unavailable,
-                ["refused"] => Answer::Refused,
-                _ => return None,
-            },
+            wait: rest.first().and_then(|word| number(word, "wait=")).unwrap_or(0),
+            answer: answer(rest)?,
         }),
+        _ => return None,
+    })
+}
+
+/// The answer of a call, behind what was asked.
+fn answer(words: &[&str]) -> Option<Answer> {
+    Some(match *words {
+        [wait, ref answer_of @ ..] if wait.starts_with("wait=") => return answer(answer_of),
+        ["granted", token, ttl] => {
+            Answer::Granted { token: number(token, "token=")?, ttl: number(ttl, "ttl=")? }
+        }
+        ["released", token] => Answer::Released { token: Some(number(token, "token=")?) },
+        ["released"] => Answer::Released { token: None },
+        ["open"] => Answer::Open,
+        ["contended"] => Answer::Contended,
+        ["not-held"] => Answer::NotHeld,
+        ["ambiguous"] => Answer::Ambiguous,
+        ["unavailable"] => Answer::Unavailable,
+        ["refused"] => Answer::Refused,
         _ => return None,
     })
 }

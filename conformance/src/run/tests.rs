@@ -76,7 +76,7 @@ impl LockBackend for Bare {
     async fn acquire(&self, claim: &Claim) -> Result<Acquire, BackendError> {
         Ok(match self.1.acquire(claim).await? {
             Acquire::Acquired(lease) if self.0 == Wrong::TellsNoMemory => {
-                Acquire::Acquired(lease.with_memory(None))
+                Acquire::Acquired(lease.with_incarnation(None))
             }
             answer => answer,
         })

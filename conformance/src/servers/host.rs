@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 use lockcore::BoxError;
 use tokio::time::sleep;
 
-#[cfg(feature = "containers")]
 use super::container::Container;
 use super::local::LocalServer;
 use crate::{Fault, port};
@@ -26,7 +25,6 @@ pub(super) enum Host {
     /// Somebody else.
     Url,
     Local(Box<LocalServer>),
-    #[cfg(feature = "containers")]
     Container(Container),
 }
 
@@ -48,13 +46,9 @@ impl Host {
                 process.kill();
                 Ok(())
             }
-            #[cfg(feature = "containers")]
             (Self::Container(container), Fault::Pause) => container.pause().await,
-            #[cfg(feature = "containers")]
             (Self::Container(container), Fault::Resume) => container.resume().await,
-            #[cfg(feature = "containers")]
             (Self::Container(container), Fault::Restart) => container.restart().await,
-            #[cfg(feature = "containers")]
             (Self::Container(container), Fault::Kill) => container.kill().await,
         }
     }
@@ -69,7 +63,6 @@ impl Host {
                 std::fs::remove_dir_all(process.folder().join(data))?;
                 Ok(process.respawn()?)
             }
-            #[cfg(feature = "containers")]
             Self::Container(container) => container.start_afresh().await,
         }
     }
@@ -104,7 +97,6 @@ impl Host {
         match self {
             Self::Url => false,
             Self::Local(process) => process.exited().is_some(),
-            #[cfg(feature = "containers")]
             Self::Container(container) => container.exited().await,
         }
     }
@@ -113,7 +105,6 @@ impl Host {
         match self {
             Self::Url => String::new(),
             Self::Local(process) => process.log_tail(),
-            #[cfg(feature = "containers")]
             Self::Container(container) => container.log().await,
         }
     }

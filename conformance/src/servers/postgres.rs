@@ -163,7 +163,6 @@ impl Inner {
     }
 
     async fn psql_at(&self, addr: SocketAddr, sql: &str) -> Result<String, BoxError> {
-        #[cfg(feature = "containers")]
         if let Host::Container(container) = &self.host
             && addr == self.addr
         {

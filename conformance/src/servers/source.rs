@@ -2,7 +2,6 @@
 
 use std::env;
 use std::future::Future;
-use std::sync::OnceLock;
 
 use lockcore::BoxError;
 
@@ -23,12 +22,6 @@ pub(super) trait Start: Sized {
     /// Whether a server that was started by others will do.
     fn anyones(options: &Self::Options) -> bool;
 
-    /// Whether a program of this machine comes before a container.
-    fn program_first(options: &Self::Options) -> bool;
-
-    /// Why there are no containers of this store, once that is known.
-    fn no_containers() -> &'static OnceLock<String>;
-
     /// A server that somebody else has started.
     fn at(url: &str) -> impl Future<Output = Result<Self, BoxError>> + Send;
 
@@ -48,14 +41,7 @@ pub(super) trait Start: Sized {
 pub(super) async fn start<S: Start>(options: &S::Options) -> Result<S, BoxError> {
     let (name, variable, install) = (S::NAME, S::URL, S::INSTALL);
     let url = env::var(variable).ok().filter(|url| !url.is_empty());
-    let source = Source::from_env()?;
-    if S::program_first(options)
-        && source != Source::Url
-        && let Some(server) = S::local(options).await?
-    {
-        return Ok(server);
-    }
-    match source {
+    match Source::from_env()? {
         Source::Url => match url {
             None => Err(format!("{SOURCE}=url, but {variable} is not set").into()),
             Some(_) if !S::anyones(options) => Err(format!(
@@ -76,24 +62,19 @@ pub(super) async fn start<S: Start>(options: &S::Options) -> Result<S, BoxError>
     }
 }
 
-/// The first of: a container, a program.
+/// The first of: a program, a container.
 async fn auto<S: Start>(options: &S::Options) -> Result<S, BoxError> {
-    // Learned once: an image that cannot be pulled is not asked for again and again.
-    let container = match S::no_containers().get() {
-        Some(error) => error.clone(),
-        None => match S::container(options).await {
-            Ok(result) => return result,
-            Err(error) => S::no_containers().get_or_init(|| error.to_string()).clone(),
-        },
-    };
     if let Some(server) = S::local(options).await? {
         return Ok(server);
     }
+    let error = match S::container(options).await {
+        Ok(result) => return result,
+        Err(error) => error,
+    };
     let (name, variable, install) = (S::NAME, S::URL, S::INSTALL);
     Err(format!(
-        "no {name} server for the tests. One of these gives one: {install}, start a Docker engine \
-         and build with the feature `containers`, or set {variable} to the address of a running \
-         server. No container because: {container}"
+        "no {name} server for the tests. One of these gives one: {install}, start a Docker engine, \
+         or set {variable} to the address of a running server. No container because: {error}"
     )
     .into())
 }

@@ -2,14 +2,14 @@
 
 mod verbs;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use lockcore::{
-    Acquire, BackendError, Claim, Contention, HolderId, Lease, LeaseInfo, LockBackend, LockKey,
-    StoreMemory,
+    Acquire, BackendError, Claim, Contention, HolderId, Incarnation, Lease, LeaseInfo, LockBackend,
+    LockKey,
 };
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -25,7 +25,7 @@ pub(crate) struct Broken {
     /// Calls that were begun and neither ended nor cleaned up after.
     stuck: AtomicU64,
     /// The memory at the first grant to this client.
-    told: Mutex<Option<StoreMemory>>,
+    told: Mutex<Option<Incarnation>>,
 }
 
 #[derive(Debug)]
@@ -36,6 +36,8 @@ pub(crate) struct Store {
     leases: BTreeMap<LockKey, Held>,
     ended: BTreeMap<LockKey, Held>,
     tokens: BTreeMap<LockKey, u64>,
+    /// The first token of each holder.
+    firsts: HashMap<HolderId, u64>,
     watchers: BTreeMap<LockKey, Vec<Arc<Notify>>>,
     watched: u64,
     clients: u64,
@@ -62,6 +64,7 @@ impl Store {
             leases: BTreeMap::new(),
             ended: BTreeMap::new(),
             tokens: BTreeMap::new(),
+            firsts: HashMap::new(),
             watchers: BTreeMap::new(),
             watched: 0,
             clients: 0,
@@ -120,7 +123,9 @@ impl Broken {
                 claim.min_token = claim.min_token.min(1 << 52);
                 self.limits().check(&claim)?;
             }
-            Flaw::LabelIsNotChecked => claim.label.truncate(8),
+            Flaw::LabelIsNotChecked => {
+                claim.label = claim.label.chars().take(8).collect::<String>().into();
+            }
             _ => checked?,
         }
         claim.key = self.key(&claim.key);
@@ -219,32 +224,35 @@ impl Broken {
         }
     }
 
-    fn memory(&self, store: &Store) -> Option<StoreMemory> {
+    fn memory(&self, store: &Store, claim: &Claim) -> Option<Incarnation> {
+        if !claim.incarnation && !self.is(Flaw::MemoryIsToldUnasked) {
+            return None;
+        }
         let age = if self.is(Flaw::MemoryStandsStill) {
             Duration::from_secs(1)
         } else {
             store.born.elapsed()
         };
         let id = if self.is(Flaw::MemoryIsTheClients) { self.client.into() } else { store.id };
-        Some(StoreMemory::new(id, age))
+        Some(Incarnation::new(id, age))
     }
 
-    fn memory_when_renewed(&self, store: &Store) -> Option<StoreMemory> {
-        let memory = self.memory(store)?;
+    fn memory_when_renewed(&self, store: &Store, claim: &Claim) -> Option<Incarnation> {
+        let memory = self.memory(store, claim)?;
         let told = self.told.lock().expect("unpoisoned").unwrap_or(memory);
         match self.flaw {
             Flaw::RenewTellsNoMemory => None,
             Flaw::RenewTellsTheMemoryOfTheGrant => Some(told),
-            Flaw::RenewTellsTheIdOfTheGrant => Some(StoreMemory::new(told.id, memory.age)),
+            Flaw::RenewTellsTheIdOfTheGrant => Some(Incarnation::new(told.id, memory.age)),
             Flaw::RenewTellsAnAgeFromBeforeAWipe => {
-                Some(StoreMemory::new(memory.id, store.began.elapsed()))
+                Some(Incarnation::new(memory.id, store.began.elapsed()))
             }
             _ => Some(memory),
         }
     }
 
     fn again(&self, store: &mut Store, claim: &Claim) -> Acquire {
-        let (memory, ends) = (self.memory(store), self.ends(claim));
+        let (memory, ends) = (self.memory(store, claim), self.ends(claim));
         let held = store.leases.get_mut(&claim.key).expect("just seen");
         held.ends = match self.flaw {
             Flaw::AskingAgainDoesNotExtend => held.ends,
@@ -259,7 +267,7 @@ impl Broken {
             Flaw::AskingAgainRaises => held.token = held.token.max(claim.min_token),
             _ => {}
         }
-        let lease = Lease::new(held.token, self.granted(claim)).with_memory(memory);
+        let lease = Lease::new(held.token, self.granted(claim)).with_incarnation(memory);
         store.tokens.insert(claim.key.clone(), lease.token);
         Acquire::Acquired(lease)
     }
@@ -269,6 +277,16 @@ impl Broken {
         let held = store.leases.get_mut(&claim.key).expect("just seen");
         if self.is(Flaw::AskingExtendsAnothers) {
             held.ends = held.ends.max(ends);
+        }
+        if self.is(Flaw::RefusedIsUndoneLate) {
+            let (late, claim) = (Arc::clone(&self.store), claim.clone());
+            tokio::spawn(async move {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+                let mut store = late.lock().expect("unpoisoned");
+                if store.leases.get(&claim.key).is_some_and(|held| held.holder == claim.holder) {
+                    store.leases.remove(&claim.key);
+                }
+            });
         }
         if self.is(Flaw::ContendedIsAnError) {
             return Err(BackendError::unavailable("held by another"));
@@ -285,7 +303,7 @@ impl Broken {
         let label = match self.flaw {
             Flaw::LabelsAreCutShort => claim.label.split('|').next().unwrap_or("").to_owned(),
             Flaw::LabelsAreLost => String::new(),
-            _ => claim.label.clone(),
+            _ => claim.label.to_string(),
         };
         let held = Held {
             holder: claim.holder,
@@ -295,11 +313,12 @@ impl Broken {
             client: self.client,
         };
         store.tokens.insert(claim.key.clone(), token);
+        store.firsts.entry(claim.holder).or_insert(token);
         store.leases.insert(claim.key.clone(), held);
-        let memory = self.memory(store);
+        let memory = self.memory(store, claim);
         let mut told = self.told.lock().expect("unpoisoned");
         *told = told.or(memory);
-        Acquire::Acquired(Lease::new(token, self.granted(claim)).with_memory(memory))
+        Acquire::Acquired(Lease::new(token, self.granted(claim)).with_incarnation(memory))
     }
 
     fn mine(&self, store: &Store, claim: &Claim, by_anyone: Flaw) -> bool {

@@ -1,21 +1,25 @@
 //! The flaws, each with the case that must find it.
 
 macro_rules! flaws {
-    ($($(#[$doc:meta])* $flaw:ident => $case:literal,)*) => {
-        /// What can be wrong with a store.
+    ($(#[$about:meta])* $name:ident, $all:ident; $($(#[$doc:meta])* $flaw:ident => $case:literal,)*) => {
+        $(#[$about])*
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-        pub(crate) enum Flaw {
+        pub(crate) enum $name {
             /// Nothing: the control.
             None,
             $($(#[$doc])* $flaw,)*
         }
 
         /// Every flaw, and the case that is there to find it.
-        pub(crate) const FLAWS: &[(Flaw, &str)] = &[$((Flaw::$flaw, $case),)*];
+        pub(crate) const $all: &[($name, &str)] = &[$(($name::$flaw, $case),)*];
     };
 }
 
+pub(crate) use flaws;
+
 flaws! {
+    /// What can be wrong with a store.
+    Flaw, FLAWS;
     AcquireTakesOver => "ownership::one_holder",
     ClientsShareALease => "ownership::one_holder_in_one_client",
     TheClientIsTheHolder => "ownership::one_holder_in_one_client",
@@ -25,6 +29,7 @@ flaws! {
     KeysShareALease => "contention::keys_do_not_wait_for_each_other",
     KeysAreCutShort => "input::keys",
     ContendedIsAnError => "ownership::one_holder",
+    RefusedIsUndoneLate => "retry::acquire_after_contention",
     AskingExtendsAnothers => "retry::acquire_lost_to_another",
     AskingAgainIsContended => "retry::acquire_had_worked",
     AskingAgainCounts => "fencing::same_when_asked_again",
@@ -58,6 +63,14 @@ flaws! {
     RenewDropsTheLabel => "sight::inspect_shows_a_label_as_it_is",
     RaisesAreNotStored => "fencing::renew_raises_exactly",
     RaisesAreForgotten => "fencing::rises_over_raise",
+    RenewManyAnswersBackwards => "renew_many::answers_each_claim_in_order",
+    RenewManyAnswersAlike => "renew_many::answers_each_claim_in_order",
+    RenewManyExtendsAlike => "renew_many::extends_each_lease",
+    RenewManyForgetsFloors => "renew_many::raises_each_token",
+    RenewManyFailsTogether => "renew_many::checks_each_claim",
+    RenewManyAnswersNobody => "renew_many::of_none_is_none",
+    RenewManyDoesNothing => "renew_many::many_are_renewed_at_once",
+    ReleaseTellsTheFirstToken => "fencing::a_release_tells_its_token",
     ReleaseByAnyone => "ownership::release_needs_the_holder",
     ReleaseMatchesTheToken => "ownership::release_matches_the_holder_not_the_token",
     ReleaseAlwaysWorks => "ownership::release_twice",
@@ -83,6 +96,7 @@ flaws! {
     LabelsAreCutShort => "sight::inspect_shows_a_label_as_it_is",
     LabelsAreLost => "guard::the_label_is_shown",
     MemoryIsTheClients => "fencing::memory_is_one_and_grows",
+    MemoryIsToldUnasked => "fencing::memory_is_told_on_request",
     MemoryStandsStill => "fencing::memory_is_one_and_grows",
     MemorySurvivesAWipe => "fencing::memory_is_another_after_a_wipe",
     RenewTellsNoMemory => "fencing::renewals_tell_the_memory",

@@ -3,6 +3,7 @@
 
 mod broken;
 mod flaws;
+mod lined;
 mod wired;
 
 use std::collections::BTreeSet;
@@ -16,6 +17,7 @@ use lockcore_conformance::{
 
 use crate::broken::{Broken, Store};
 use crate::flaws::{FLAWS, Flaw};
+use crate::lined::flaws::{LINE_FLAWS, LineFlaw};
 
 struct Mutant {
     flaw: Flaw,
@@ -75,12 +77,14 @@ fn by_the_case_itself(failure: &Failure) -> bool {
 #[test]
 fn histories_find_flaws() {
     let found = |flaw: Flaw, name: &str, what: &str| {
-        let failure = run(case(name), flaw).expect_err("a flaw").to_string();
+        let failure = run(case(name), flaw);
+        let failure = failure.expect_err(&format!("{flaw:?} in {name}")).to_string();
         assert!(failure.starts_with(&format!("the history: {what}")), "{flaw:?}: {failure}");
     };
     found(Flaw::AcquireTakesOver, "expiry::gone_after_its_ttl", "two holders at once");
-    found(Flaw::AcquireChecksThenSets, "contention::histories_hold", "two relied on it at once");
-    found(Flaw::RenewLowers, "renewal::renews_beyond_the_largest_floor", "tokens fell");
+    let under_faults = "contention::histories_hold_under_faults";
+    found(Flaw::AcquireChecksThenSets, under_faults, "two holders at once");
+    found(Flaw::TokensArePerClient, "contention::a_counter_counts", "tokens fell");
     let contended = "contended, and nobody can have it";
     found(Flaw::AskingAgainIsContended, "retry::core_gives_up_in_time", contended);
     let release = "retry::core_counts_a_lost_release_as_done";
@@ -116,6 +120,51 @@ fn a_store_without_a_flaw_passes() {
             panic!("{}: {failure}", case.name());
         }
     }
+}
+
+#[test]
+fn a_store_with_lines_and_without_a_flaw_passes() {
+    for case in cases() {
+        if let Err(failure) = lined::run(case, LineFlaw::None) {
+            panic!("{}: {failure}", case.name());
+        }
+    }
+}
+
+/// A store without lines need not pass what is about them, and is told why.
+#[test]
+fn a_store_without_lines_is_excused() {
+    let why = "the store has no line".to_owned();
+    for case in cases().filter(|case| case.name().starts_with("line::")) {
+        let verdict = run(case, Flaw::None).unwrap_or_else(|failure| panic!("{failure}"));
+        assert_eq!(verdict, Verdict::NotApplicable(why.clone()), "{}", case.name());
+    }
+}
+
+#[test]
+fn every_flaw_of_a_line_is_found_by_its_case() {
+    let found =
+        |flaw, name| lined::run(case(name), flaw).is_err_and(|why| by_the_case_itself(&why));
+    let missed: Vec<_> = LINE_FLAWS
+        .iter()
+        .filter(|(flaw, name)| !found(*flaw, name))
+        .map(|(flaw, name)| format!("{flaw:?} passes {name}"))
+        .collect();
+    assert!(missed.is_empty(), "{missed:#?}");
+}
+
+#[test]
+fn every_case_about_lines_finds_a_flaw() {
+    let passes = |case: &&Case| matches!(run(case, Flaw::None), Ok(Verdict::Passed));
+    let lined = |case: &&Case| matches!(lined::run(case, LineFlaw::None), Ok(Verdict::Passed));
+    let mut idle: BTreeSet<&str> =
+        cases().filter(lined).filter(|case| !passes(case)).map(Case::name).collect();
+    for (flaw, _) in LINE_FLAWS {
+        idle.retain(|name| {
+            !lined::run(case(name), *flaw).is_err_and(|why| by_the_case_itself(&why))
+        });
+    }
+    assert!(idle.is_empty(), "nothing fails these cases: {idle:#?}");
 }
 
 #[test]

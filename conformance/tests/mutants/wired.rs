@@ -15,6 +15,7 @@ use lockcore_conformance::{Case, Failure, Fault, Harness, Verdict, cases, on};
 use self::client::Wired;
 use self::server::Server;
 use crate::flaws::{Flaw, WIRE_FLAWS, WireFlaw};
+use crate::lined::flaws::LineFlaw;
 
 /// What a server says first.
 const GREETING: &str = "wired 1\n";
@@ -94,7 +95,10 @@ fn side_by_side<T: Send, O: Send>(work: Vec<T>, each: impl Fn(T) -> Option<O> + 
 
 /// Those that do not run in memory.
 fn of_the_wire() -> Vec<&'static Case> {
-    let in_memory = |case: &&Case| matches!(crate::run(case, Flaw::None), Ok(Verdict::Passed));
+    let in_memory = |case: &&Case| {
+        matches!(crate::run(case, Flaw::None), Ok(Verdict::Passed))
+            || matches!(crate::lined::run(case, LineFlaw::None), Ok(Verdict::Passed))
+    };
     cases().filter(|case| !in_memory(case)).collect()
 }
 

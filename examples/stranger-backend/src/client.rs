@@ -204,7 +204,9 @@ impl LockBackend for LineBackend {
         self.limits().check(claim)?;
         let answer = self.ask(&["release", claim.key.as_str(), &claim.holder.to_string()]).await?;
         match &*answer {
-            [word] if word == "released" => Ok(Release::Released),
+            [word, token] if word == "released" => {
+                Ok(Release::Released { token: number(token, &answer)? })
+            }
             [word] if word == "not held" => Ok(Release::NotHeld),
             _ => Err(strange(&answer)),
         }

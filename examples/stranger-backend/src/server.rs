@@ -196,7 +196,7 @@ impl Store {
                 Some(record) if record.holder == holder => {
                     record.ends = now;
                     let _ = self.freed.send(key.to_owned());
-                    "released".to_owned()
+                    format!("released\t{}", record.token)
                 }
                 _ => "not held".to_owned(),
             },

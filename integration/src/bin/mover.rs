@@ -38,7 +38,8 @@ async fn store(url: &str) -> Result<Arc<dyn LockBackend>, leaselock::Error> {
 async fn start(words: [&str; 4]) -> Result<Switchover, Box<dyn Error>> {
     let [old, new, phase, max_ttl] = words;
     let (old, new, phase) = (store(old).await?, store(new).await?, phase.parse::<Phase>()?);
-    let builder = Switchover::builder(old, new, phase);
+    // Those who were killed have left locks in one store alone, for a moment.
+    let builder = Switchover::builder(old, new, phase).assume_alone();
     Ok(builder.max_ttl(Duration::from_millis(max_ttl.parse()?)).start().await?)
 }
 

@@ -48,16 +48,35 @@ pub async fn requests(url: &str) -> u64 {
     counts.iter().sum()
 }
 
-/// Whether somebody waits for the release of a key.
+/// Whether somebody waits for the release of a key: in its line, or by a watch.
 ///
 /// # Panics
 ///
 /// If the server does not say.
 pub(super) async fn is_watched(url: &str, key: &str) -> bool {
-    let channel = format!("leaselock:{{{key}}}:released");
+    let mut connection = connection(url).await;
+    let name = format!("leaselock:{{{key}}}");
+    let record = ask::<Option<String>>(&mut connection, &["GET", &name]).await.expect("GET");
+    let places = record.and_then(|record| record.split('|').nth(4)?.parse::<u32>().ok());
+    let channel = format!("{name}:released");
     let words = ["PUBSUB", "NUMSUB", &channel];
-    let reply = ask::<(String, u64)>(&mut connection(url).await, &words).await;
-    reply.expect("NUMSUB").1 > 0
+    let watches = ask::<(String, u64)>(&mut connection, &words).await.expect("NUMSUB").1;
+    places > Some(0) || watches > 0
+}
+
+/// The record under a key with a lease that stands.
+///
+/// # Panics
+///
+/// If the server does not say, or says what is no record.
+pub async fn standing(connection: &mut MultiplexedConnection, name: &str) -> Option<String> {
+    let record = ask::<Option<String>>(connection, &["GET", name]).await.expect("GET")?;
+    let mut fields = record.split('|').skip(1);
+    // A token alone: the lease was released.
+    let holder = fields.next()?;
+    let keep: i64 = fields.nth(1)?.parse().expect("a number");
+    let left = ask::<i64>(connection, &["PTTL", name]).await.expect("PTTL") - keep;
+    (left > 0 && holder.bytes().any(|digit| digit != b'0')).then_some(record)
 }
 
 /// The keys of all leases that stand.
@@ -69,13 +88,15 @@ pub async fn leases(url: &str) -> Vec<String> {
     let mut connection = connection(url).await;
     let (mut cursor, mut all) = ("0".to_owned(), Vec::new());
     loop {
-        let words = ["SCAN", &cursor, "MATCH", "leaselock:*:lease", "COUNT", "1000"];
+        let words = ["SCAN", &cursor, "MATCH", "leaselock:{*}", "COUNT", "1000"];
         let page: Vec<String>;
         (cursor, page) = ask(&mut connection, &words).await.expect("SCAN");
-        all.extend(page.iter().map(|name| {
-            let key = name.strip_prefix("leaselock:{").and_then(|key| key.strip_suffix("}:lease"));
-            key.expect("the format").to_owned()
-        }));
+        for name in page {
+            if standing(&mut connection, &name).await.is_some() {
+                let key = name.strip_prefix("leaselock:{").and_then(|key| key.strip_suffix('}'));
+                all.push(key.expect("the format").to_owned());
+            }
+        }
         if cursor == "0" {
             return all;
         }

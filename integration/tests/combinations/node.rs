@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use leaselock::{
-    Acquire, BackendError, Claim, LeaseInfo, Limits, LockBackend, LockKey, Release, ReleaseSignal,
-    Renew, async_trait,
+    Acquire, BackendError, Claim, HandOver, LeaseInfo, Limits, LockBackend, LockKey, Release,
+    ReleaseSignal, Renew, async_trait,
 };
 
 /// The shortest ttl. Of the ttl a quorum gives each store a twelfth to answer, and a switch a sixth:
@@ -33,20 +33,33 @@ impl LockBackend for Node {
 
     async fn acquire(&self, claim: &Claim) -> Result<Acquire, BackendError> {
         Ok(match self.0.acquire(claim).await? {
-            Acquire::Acquired(lease) => Acquire::Acquired(lease.with_memory(None)),
+            Acquire::Acquired(lease) => Acquire::Acquired(lease.with_incarnation(None)),
             contended => contended,
         })
     }
 
     async fn renew(&self, claim: &Claim) -> Result<Renew, BackendError> {
         Ok(match self.0.renew(claim).await? {
-            Renew::Renewed(lease) => Renew::Renewed(lease.with_memory(None)),
+            Renew::Renewed(lease) => Renew::Renewed(lease.with_incarnation(None)),
             not_held => not_held,
         })
     }
 
     async fn release(&self, claim: &Claim) -> Result<Release, BackendError> {
         self.0.release(claim).await
+    }
+
+    async fn renew_many(&self, claims: &[Claim]) -> Vec<Result<Renew, BackendError>> {
+        self.0.renew_many(claims).await
+    }
+
+    async fn hand_over(
+        &self,
+        from: &Claim,
+        to: &Claim,
+        over: bool,
+    ) -> Result<HandOver, BackendError> {
+        self.0.hand_over(from, to, over).await
     }
 
     async fn watch(&self, claim: &Claim) -> Result<ReleaseSignal, BackendError> {

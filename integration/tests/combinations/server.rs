@@ -55,7 +55,7 @@ macro_rules! server {
 
 impl Server for RedisServer {
     async fn start() -> Result<Self, BoxError> {
-        Self::start(RedisOptions::new().private().program_first()).await
+        Self::start(RedisOptions::new().private()).await
     }
 
     async fn connect(&self, at: SocketAddr) -> Result<Arc<dyn LockBackend>, BoxError> {
@@ -67,7 +67,7 @@ impl Server for RedisServer {
 
 impl Server for EtcdServer {
     async fn start() -> Result<Self, BoxError> {
-        Self::start(EtcdOptions::new().private().program_first()).await
+        Self::start(EtcdOptions::new().private()).await
     }
 
     async fn connect(&self, at: SocketAddr) -> Result<Arc<dyn LockBackend>, BoxError> {
@@ -79,7 +79,7 @@ impl Server for EtcdServer {
 
 impl Server for PostgresServer {
     async fn start() -> Result<Self, BoxError> {
-        Self::start(PostgresOptions::new().private().program_first()).await
+        Self::start(PostgresOptions::new().private()).await
     }
 
     async fn connect(&self, at: SocketAddr) -> Result<Arc<dyn LockBackend>, BoxError> {

@@ -16,7 +16,7 @@ pub(crate) const BOTH: u8 = 1;
 pub(crate) const NEW: u8 = 2;
 
 /// The longest ttl, which is also how long it takes at most until a process finds out that a store
-/// has forgotten its registration.
+/// has forgotten its phase.
 const MAX_TTL: Duration = Duration::from_secs(20);
 
 /// A switch from one to the other.
@@ -40,7 +40,8 @@ impl<O: Server, N: Server, const PHASE: u8> Harness for Switch<O, N, PHASE> {
 
     async fn connect(&self, at: &[SocketAddr]) -> Result<Switchover, BoxError> {
         let (old, new) = tokio::try_join!(self.0.connect(at[0]), self.1.connect(at[1]))?;
-        let builder = Switchover::builder(Node(old), Node(new), Self::PHASE).max_ttl(MAX_TTL);
+        let builder =
+            Switchover::builder(Node(old), Node(new), Self::PHASE).max_ttl(MAX_TTL).assume_alone();
         Ok(builder.start().await?)
     }
 

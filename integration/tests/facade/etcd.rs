@@ -9,7 +9,7 @@ use lockcore_conformance::servers::{EtcdOptions, EtcdServer};
 use super::{Other, PASSWORD, certificate, fails, listen, nobody, opens};
 
 async fn start(options: EtcdOptions) -> EtcdServer {
-    EtcdServer::start(options.private().program_first()).await.expect("a server")
+    EtcdServer::start(options.private()).await.expect("a server")
 }
 
 fn with_password(at: SocketAddr) -> String {

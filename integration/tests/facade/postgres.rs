@@ -10,7 +10,7 @@ use lockcore_conformance::servers::{PostgresOptions, PostgresServer};
 use super::{Other, PASSWORD, certificate, fails, listen, nobody, opens};
 
 async fn start(options: PostgresOptions) -> PostgresServer {
-    PostgresServer::start(options.private().program_first()).await.expect("a server")
+    PostgresServer::start(options.private()).await.expect("a server")
 }
 
 fn with_password(at: SocketAddr) -> String {

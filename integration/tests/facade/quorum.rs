@@ -128,8 +128,8 @@ async fn a_majority_that_is_not_there_is_told() {
     .await;
 }
 
-/// A switch leaves a quorum that is gone for good as it does a store: somebody says what its floor
-/// was, and nobody looks into it.
+/// A switch leaves a quorum that is gone for good as it does a store: somebody says that it is gone
+/// and what its floor was, and nobody looks into it.
 #[tokio::test]
 async fn a_quorum_that_is_gone_is_left_with_a_floor() {
     limited(async {
@@ -138,7 +138,9 @@ async fn a_quorum_that_is_gone_is_left_with_a_floor() {
         let (new, floor) = (nodes.host(0), 1_u64 << 51);
         let switch = format!("switchover:?old=quorum%2Bredis://{gone}&new=redis://{new}&phase=new");
         fails(&switch, &[Unavailable], &["2 of 3 stores must agree"]).await;
-        let locks = leaselock::connect(&format!("{switch}&floor={floor}")).await;
+        let floor_alone = format!("{switch}&floor={floor}");
+        fails(&floor_alone, &[Unavailable], &["`gone` and `floor` are needed"]).await;
+        let locks = leaselock::connect(&format!("{floor_alone}&gone=yes")).await;
         let guard = locks.expect("nobody looks").lock("k").expect("a key").acquire().await;
         assert!(guard.expect("it is free").fencing_token() >= floor);
     })

@@ -9,7 +9,7 @@ use lockcore_conformance::servers::{RedisOptions, RedisServer};
 use super::{Other, PASSWORD, certificate, fails, listen, nobody, opens};
 
 async fn start(options: RedisOptions) -> RedisServer {
-    RedisServer::start(options.private().program_first()).await.expect("a server")
+    RedisServer::start(options.private()).await.expect("a server")
 }
 
 fn with_password(at: SocketAddr) -> String {

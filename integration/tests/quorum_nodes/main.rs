@@ -1,6 +1,7 @@
 //! Quorums of real Redis nodes, of which some fail.
 
 mod blows;
+mod crowd;
 mod down;
 mod errors;
 mod hung;

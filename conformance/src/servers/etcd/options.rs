@@ -23,7 +23,7 @@ pub struct EtcdOptions {
     files: Files,
     tls: bool,
     private: bool,
-    pub(super) program_first: bool,
+    pub(super) durable: bool,
     pub(super) root: Option<String>,
     pub(super) users: Vec<User>,
 }
@@ -82,11 +82,10 @@ impl EtcdOptions {
         self
     }
 
-    /// Takes a program of this machine where there is one, and a container otherwise. For tests
-    /// of several servers, or with a server each: containers are slow to start, and many of them
-    /// keep a small machine from answering.
-    pub fn program_first(mut self) -> Self {
-        self.program_first = true;
+    /// Waits for the disk before it answers. Without this a server that is killed loses nothing
+    /// either, but may when its machine crashes.
+    pub fn durable(mut self) -> Self {
+        self.durable = true;
         self
     }
 

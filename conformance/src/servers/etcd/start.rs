@@ -2,14 +2,12 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
-use std::sync::OnceLock;
 
 use lockcore::BoxError;
 
 use super::options::{Member, Ports};
 use super::{EtcdOptions, EtcdServer};
 use crate::servers::address::{Address, Form};
-#[cfg(feature = "containers")]
 use crate::servers::container::{self, Container};
 use crate::servers::host::{Host, free_ports, on_a_free_port};
 use crate::servers::local::{self, Folder, Launch, LocalServer, Place};
@@ -18,7 +16,6 @@ use crate::servers::source::Start;
 const FORM: Form = Form { variable: "LOCKCORE_TEST_ETCD_URL", schemes: &["etcd"], port: 2379 };
 
 /// The ports inside a container.
-#[cfg(feature = "containers")]
 const INSIDE: Ports = Ports { client: 2379, peer: 2380, tls: Some(2381) };
 
 impl Start for EtcdServer {
@@ -28,17 +25,8 @@ impl Start for EtcdServer {
 
     type Options = EtcdOptions;
 
-    fn program_first(options: &EtcdOptions) -> bool {
-        options.program_first
-    }
-
     fn anyones(options: &EtcdOptions) -> bool {
         options.are_default()
-    }
-
-    fn no_containers() -> &'static OnceLock<String> {
-        static NO_CONTAINERS: OnceLock<String> = OnceLock::new();
-        &NO_CONTAINERS
     }
 
     async fn at(url: &str) -> Result<Self, BoxError> {
@@ -67,7 +55,6 @@ impl Start for EtcdServer {
         server.await.map(Some)
     }
 
-    #[cfg(feature = "containers")]
     async fn container(options: &EtcdOptions) -> Result<Result<Self, BoxError>, BoxError> {
         let image = "gcr.io/etcd-development/etcd:v3.6.6";
         let image = container::image("LOCKCORE_TEST_ETCD_IMAGE", image).await?;
@@ -82,7 +69,7 @@ impl Start for EtcdServer {
             let spec = container::Spec {
                 image: image.clone(),
                 command,
-                env: env(),
+                env: env(options),
                 files: options.files().clone(),
                 ports,
                 ..container::Spec::default()
@@ -97,11 +84,6 @@ impl Start for EtcdServer {
             Err(error) => Err(format!("image {image}: {error}").into()),
         }
     }
-
-    #[cfg(not(feature = "containers"))]
-    async fn container(_: &EtcdOptions) -> Result<Result<Self, BoxError>, BoxError> {
-        Err("this build has no containers: it lacks the feature `containers`".into())
-    }
 }
 
 impl EtcdServer {
@@ -115,7 +97,7 @@ impl EtcdServer {
         let folder = Folder::new("etcd", Place::Memory, None)?.with(options.files())?;
         let args = options.command(me, cluster, "127.0.0.1");
         let program = program.to_owned();
-        let launch = Launch { program, args, env: env(), ..Launch::default() };
+        let launch = Launch { program, args, env: env(options), ..Launch::default() };
         let host = Host::Local(Box::new(LocalServer::spawn(launch, folder)?));
         Ok(Self::own(me.clone(), options, host, "etcd on this machine".to_owned()))
     }
@@ -139,8 +121,8 @@ impl EtcdServer {
 
 /// As no test ends the machine, nothing has to wait for the disk. By the environment, as versions
 /// before 3.5 do not know this and refuse the argument.
-fn env() -> Vec<(String, String)> {
-    vec![("ETCD_UNSAFE_NO_FSYNC".to_owned(), "true".to_owned())]
+fn env(options: &EtcdOptions) -> Vec<(String, String)> {
+    vec![("ETCD_UNSAFE_NO_FSYNC".to_owned(), (!options.durable).to_string())]
 }
 
 impl Member {

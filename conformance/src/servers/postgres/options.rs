@@ -18,7 +18,6 @@ pub struct PostgresOptions {
     settings: Vec<(String, String)>,
     files: Files,
     private: bool,
-    pub(super) program_first: bool,
 }
 
 /// Who the clients are, and where they go: one more superuser, and a database as initdb makes it.
@@ -59,14 +58,6 @@ impl PostgresOptions {
     /// For tests that look at all that a server holds, or change it for everybody.
     pub fn private(mut self) -> Self {
         self.private = true;
-        self
-    }
-
-    /// Takes a program of this machine where there is one, and a container otherwise. For tests
-    /// of several servers, or with a server each: containers are slow to start, and many of them
-    /// keep a small machine from answering.
-    pub fn program_first(mut self) -> Self {
-        self.program_first = true;
         self
     }
 

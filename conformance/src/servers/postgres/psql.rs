@@ -39,7 +39,6 @@ impl<'a> Psql<'a> {
     }
 
     /// Beside the server, in its container.
-    #[cfg(feature = "containers")]
     pub(super) async fn container(
         &self,
         container: &crate::servers::container::Container,

@@ -1,10 +1,8 @@
 //! The ways to a server: an address, a container, a program.
 
-#[cfg(feature = "containers")]
 use std::net::IpAddr;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
-use std::sync::OnceLock;
 
 use lockcore::BoxError;
 
@@ -13,7 +11,6 @@ use super::template::{Programs, fill, user};
 use super::{Inner, PostgresOptions, PostgresServer};
 use crate::port;
 use crate::servers::address::{Address, Form};
-#[cfg(feature = "containers")]
 use crate::servers::container::{self, Container};
 use crate::servers::host::{Host, on_a_free_port};
 use crate::servers::local::{Folder, Launch, LocalServer, Place};
@@ -26,7 +23,6 @@ const FORM: Form = Form {
 };
 
 /// Where it listens inside a container.
-#[cfg(feature = "containers")]
 pub(super) const INSIDE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 5432);
 
 impl Start for PostgresServer {
@@ -36,17 +32,8 @@ impl Start for PostgresServer {
 
     type Options = PostgresOptions;
 
-    fn program_first(options: &PostgresOptions) -> bool {
-        options.program_first
-    }
-
     fn anyones(options: &PostgresOptions) -> bool {
         options.are_default()
-    }
-
-    fn no_containers() -> &'static OnceLock<String> {
-        static NO_CONTAINERS: OnceLock<String> = OnceLock::new();
-        &NO_CONTAINERS
     }
 
     async fn at(url: &str) -> Result<Self, BoxError> {
@@ -87,7 +74,6 @@ impl Start for PostgresServer {
         server.await.map(Some)
     }
 
-    #[cfg(feature = "containers")]
     async fn container(options: &PostgresOptions) -> Result<Result<Self, BoxError>, BoxError> {
         let image = container::image("LOCKCORE_TEST_POSTGRES_IMAGE", "postgres:18").await?;
         let server = on_a_free_port(|| async {
@@ -113,11 +99,6 @@ impl Start for PostgresServer {
             Ok(server) => Ok(server.wait_until_up().await),
             Err(error) => Err(format!("image {image}: {error}").into()),
         }
-    }
-
-    #[cfg(not(feature = "containers"))]
-    async fn container(_: &PostgresOptions) -> Result<Result<Self, BoxError>, BoxError> {
-        Err("this build has no containers: it lacks the feature `containers`".into())
     }
 }
 

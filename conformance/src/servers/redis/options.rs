@@ -25,7 +25,6 @@ pub struct RedisOptions {
     tls: bool,
     unix_socket: bool,
     private: bool,
-    pub(super) program_first: bool,
 }
 
 const CERTIFICATE: &str = "tls-cert.pem";
@@ -59,14 +58,6 @@ impl RedisOptions {
     /// For tests that look at all that a server holds, or change it for everybody.
     pub fn private(mut self) -> Self {
         self.private = true;
-        self
-    }
-
-    /// Takes a program of this machine where there is one, and a container otherwise. For tests
-    /// of several servers, or with a server each: containers are slow to start, and many of them
-    /// keep a small machine from answering.
-    pub fn program_first(mut self) -> Self {
-        self.program_first = true;
         self
     }
 

@@ -1,14 +1,12 @@
 //! The ways to a server: an address, a container, a program.
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::OnceLock;
 
 use lockcore::BoxError;
 
 use super::options::SOCKET;
 use super::{RedisOptions, RedisServer};
 use crate::servers::address::{Address, Form};
-#[cfg(feature = "containers")]
 use crate::servers::container::{self, Container};
 use crate::servers::host::{Host, on_a_free_port};
 use crate::servers::local::{self, Folder, Launch, LocalServer, Place};
@@ -19,7 +17,6 @@ const FORM: Form =
 pub(super) const PROGRAMS: [&str; 2] = ["redis-server", "valkey-server"];
 
 /// The ports inside a container, plain and TLS.
-#[cfg(feature = "containers")]
 const INSIDE: (u16, u16) = (6379, 6380);
 
 impl Start for RedisServer {
@@ -30,17 +27,8 @@ impl Start for RedisServer {
 
     type Options = RedisOptions;
 
-    fn program_first(options: &RedisOptions) -> bool {
-        options.program_first
-    }
-
     fn anyones(options: &RedisOptions) -> bool {
         options.are_default()
-    }
-
-    fn no_containers() -> &'static OnceLock<String> {
-        static NO_CONTAINERS: OnceLock<String> = OnceLock::new();
-        &NO_CONTAINERS
     }
 
     async fn at(url: &str) -> Result<Self, BoxError> {
@@ -70,7 +58,6 @@ impl Start for RedisServer {
         server.await.map(Some)
     }
 
-    #[cfg(feature = "containers")]
     async fn container(options: &RedisOptions) -> Result<Result<Self, BoxError>, BoxError> {
         let image = container::image("LOCKCORE_TEST_REDIS_IMAGE", "redis:8").await?;
         let program = PROGRAMS[usize::from(image.contains("valkey"))];
@@ -96,11 +83,6 @@ impl Start for RedisServer {
             Ok(server) => Ok(server.wait_until_up().await),
             Err(error) => Err(format!("image {image}: {error}").into()),
         }
-    }
-
-    #[cfg(not(feature = "containers"))]
-    async fn container(_: &RedisOptions) -> Result<Result<Self, BoxError>, BoxError> {
-        Err("this build has no containers: it lacks the feature `containers`".into())
     }
 }
 

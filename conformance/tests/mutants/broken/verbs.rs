@@ -120,8 +120,47 @@ impl LockBackend for Broken {
         if !self.is(Flaw::RaisesAreForgotten) {
             store.tokens.insert(claim.key.clone(), token);
         }
-        let memory = self.memory_when_renewed(store);
-        Ok(Renew::Renewed(Lease::new(token, self.granted(&claim)).with_memory(memory)))
+        let memory = self.memory_when_renewed(store, &claim);
+        Ok(Renew::Renewed(Lease::new(token, self.granted(&claim)).with_incarnation(memory)))
+    }
+
+    async fn renew_many(&self, claims: &[Claim]) -> Vec<Result<Renew, BackendError>> {
+        let mut claims = claims.to_vec();
+        match self.flaw {
+            Flaw::RenewManyExtendsAlike => {
+                let ttl = claims.first().map_or(Duration::ZERO, |claim| claim.ttl);
+                claims.iter_mut().for_each(|claim| claim.ttl = ttl);
+            }
+            Flaw::RenewManyForgetsFloors => claims.iter_mut().for_each(|claim| claim.min_token = 0),
+            Flaw::RenewManyAnswersNobody if claims.is_empty() => return vec![Ok(Renew::NotHeld)],
+            Flaw::RenewManyFailsTogether => {
+                let limits = self.limits();
+                if claims.iter().any(|claim| limits.check(claim).is_err()) {
+                    let refused = || Err(BackendError::rejected("one of them is wrong"));
+                    return claims.iter().map(|_| refused()).collect();
+                }
+            }
+            Flaw::RenewManyDoesNothing => {
+                let renewed = |claim: &Claim| Renew::Renewed(Lease::new(EPOCH, claim.ttl));
+                return claims.iter().map(|claim| Ok(renewed(claim))).collect();
+            }
+            _ => {}
+        }
+        let mut answers = Vec::new();
+        for claim in &claims {
+            answers.push(self.renew(claim).await);
+        }
+        match self.flaw {
+            Flaw::RenewManyAnswersBackwards => answers.reverse(),
+            Flaw::RenewManyAnswersAlike => {
+                if let Some(Ok(first)) = answers.first() {
+                    let first = *first;
+                    answers.iter_mut().for_each(|answer| *answer = Ok(first));
+                }
+            }
+            _ => {}
+        }
+        answers
     }
 
     async fn release(&self, claim: &Claim) -> Result<Release, BackendError> {
@@ -135,7 +174,7 @@ impl LockBackend for Broken {
         }
         if !self.mine(store, &claim, Flaw::ReleaseByAnyone) {
             return Ok(if self.is(Flaw::ReleaseAlwaysWorks) {
-                Release::Released
+                Release::Released { token: store.tokens.get(&claim.key).copied().unwrap_or(1) }
             } else {
                 Release::NotHeld
             });
@@ -145,6 +184,12 @@ impl LockBackend for Broken {
         {
             return Ok(Release::NotHeld);
         }
+        let token = match self.flaw {
+            Flaw::ReleaseTellsTheFirstToken => {
+                store.firsts.get(&claim.holder).copied().unwrap_or(held.token)
+            }
+            _ => held.token,
+        };
         if !self.is(Flaw::ReleaseDoesNothing) {
             store.leases.remove(&claim.key);
             store.ended.insert(claim.key.clone(), held);
@@ -157,7 +202,8 @@ impl LockBackend for Broken {
                 _ => watcher.notify_one(),
             }
         }
-        Ok(if self.is(Flaw::ReleaseNeverWorks) { Release::NotHeld } else { Release::Released })
+        let released = Release::Released { token };
+        Ok(if self.is(Flaw::ReleaseNeverWorks) { Release::NotHeld } else { released })
     }
 
     async fn watch(&self, claim: &Claim) -> Result<ReleaseSignal, BackendError> {

@@ -140,7 +140,7 @@ impl Wired {
             "holder": claim.holder.to_string(),
             "ttl": nanos(claim.ttl),
             "floor": claim.min_token,
-            "label": claim.label,
+            "label": &*claim.label,
         }))
         .await
     }
@@ -254,7 +254,10 @@ impl LockBackend for Wired {
         self.check(claim)?;
         let answer = self.call("release", claim).await?;
         match answer["answer"].as_str() {
-            Some("released") => Ok(Release::Released),
+            Some("released") => {
+                let token = answer["token"].as_u64().ok_or_else(|| strange(&answer))?;
+                Ok(Release::Released { token })
+            }
             Some("nothing") => Ok(Release::NotHeld),
             _ => Err(strange(&answer)),
         }

@@ -124,7 +124,9 @@ async fn answer(backend: &Broken, request: &Value) -> Value {
             Err(error) => refused(error),
         },
         Some("release") => match backend.release(&claim(request)).await {
-            Ok(Release::Released) => json!({"answer": "released"}),
+            Ok(Release::Released { token }) => {
+                json!({"answer": "released", "token": token})
+            }
             Ok(Release::NotHeld) => json!({"answer": "nothing"}),
             Err(error) => refused(error),
         },

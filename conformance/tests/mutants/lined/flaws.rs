@@ -1,0 +1,68 @@
+//! The flaws of a store with lines, each with the case that must find it.
+
+use crate::flaws::flaws;
+
+flaws! {
+    /// What can be wrong with a line, or with handing over.
+    LineFlaw, LINE_FLAWS;
+    // Whose turn it is.
+    NewcomersTakeAFreeKey => "line::a_newcomer_waits_its_turn",
+    TriesTakeAFreeKey => "line::a_newcomer_waits_its_turn",
+    ExpiryForgetsTheLine => "line::an_expiry_keeps_the_order",
+    ReleaseClearsTheLine => "line::first_come_first_served",
+    TheLastComesFirst => "line::first_come_first_served",
+    AheadIsAlwaysZero => "line::first_come_first_served",
+    AheadIsTooLarge => "line::a_poller_at_the_front_asks_sooner",
+    GrantLeavesThePlace => "line::a_grant_leaves_no_place",
+    TheTokenIsThatOfThePlace => "line::a_grant_has_a_token_of_its_own",
+    TheEndIsThatOfThePlace => "line::a_grant_has_a_token_of_its_own",
+    RenewYieldsToTheLine => "line::renew_ignores_the_line",
+    InspectShowsPlaces => "line::inspect_shows_no_place",
+    PlacesEndOneAfterTheOther => "line::several_dead_cost_one_wait",
+    ALateAskNeverEnds => "line::a_late_ask_costs_one_wait",
+    AWipedPlaceIsRefused => "line::a_wiped_line_is_joined_again",
+    // Places.
+    PlacesHaveNoEnd => "line::a_place_ends",
+    PlacesEndEarly => "line::a_place_ends",
+    ALateAskShortens => "line::an_older_ask_shortens_no_place",
+    AskingAgainGoesToTheTail => "line::asking_again_keeps_the_place",
+    AskingAgainDoesNotExtend => "line::a_waiting_task_keeps_its_place",
+    AskingAgainAppends => "line::a_release_leaves_the_line",
+    AskingAgainIsGranted => "waiting::a_signal_is_not_believed",
+    ReleaseForgetsThePlace => "line::the_last_task_leaves",
+    ContendedLeavesAPlace => "line::contended_without_wait_leaves_nothing",
+    AskingWithoutWaitKeepsThePlace => "line::asking_without_wait_leaves_the_line",
+    AFullLineIsAnError => "line::a_full_line_still_answers",
+    LinesHaveNoEnd => "line::a_full_line_still_answers",
+    TheWaitIsNotChecked => "line::a_wait_beyond_the_limit_is_refused",
+    // Signals.
+    ReleaseTellsAll => "line::only_the_first_is_signalled",
+    ReleaseTellsTheLast => "line::only_the_first_is_signalled",
+    TurnSignalsAreArmedLate => "line::a_turn_signal_is_armed_when_returned",
+    LeavingTellsNobody => "line::leaving_signals_the_next",
+    YieldingTellsNobody => "line::a_hand_over_that_yields_signals_the_first",
+    AnnouncementsAreSilent => "line::announcements_reach_watchers",
+    AnnouncementsReachOne => "line::announcements_reach_watchers",
+    GoneListenersAreRemoved => "line::a_gone_listener_is_passed_over_and_comes_back",
+    GoneListenersStayMarked => "line::a_gone_listener_is_passed_over_and_comes_back",
+    PollersAreTakenForGone => "line::a_poller_is_not_taken_for_gone",
+    // Handing over.
+    HandOverKeepsTheToken => "hand_over::has_a_greater_token",
+    HandOverIsTwoSteps => "hand_over::is_one_step",
+    HandOverTakesWhatIsFree => "hand_over::needs_a_lease",
+    HandOverTakesAnothers => "hand_over::needs_a_lease",
+    HandOverRevives => "hand_over::of_an_expired_lease",
+    HandOverOfTheReleased => "hand_over::arrives_after_the_release",
+    HandOverAgainIsNotHeld => "hand_over::repeated_is_one",
+    HandOverAgainCounts => "hand_over::repeated_is_one",
+    HandOverKeepsTheClaim => "hand_over::carries_the_other_claim",
+    HandOverIsNotRecognised => "hand_over::a_lost_reply_is_settled",
+    HandOverIgnoresTheLine => "hand_over::yields_when_over",
+    HandOverYieldsToItself => "hand_over::yields_when_over",
+    YieldingKeepsTheLease => "hand_over::yields_when_over",
+    HandOverAlwaysYields => "hand_over::keeps_within_the_burst",
+    HandOverIsNeverDone => "hand_over::a_burst_costs_a_call_each",
+    YieldingJoinsTheFront => "hand_over::joins_the_tail",
+    YieldingAlwaysJoins => "hand_over::joins_the_tail",
+    HandOverLeavesThePlace => "hand_over::leaves_no_place",
+}
