@@ -180,6 +180,13 @@ pub(crate) fn sweeping(name: &str) -> Claim {
     claim
 }
 
+/// A claim whose release starts no sweep.
+pub(crate) fn not_sweeping(name: &str) -> Claim {
+    let mut claim = claim(name);
+    claim.holder = HolderId::from_u128(claim.holder.as_u128() | 1);
+    claim
+}
+
 pub(crate) async fn acquired(backend: &impl LockBackend, claim: &Claim) -> Lease {
     match backend.acquire(claim).await {
         Ok(Acquire::Acquired(lease)) => lease,
