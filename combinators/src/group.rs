@@ -296,9 +296,12 @@ impl Group {
                 break;
             }
         }
-        if released >= self.need {
-            let least = tokens.iter().min().copied().unwrap_or(0);
-            let token = self.agreed(token, &tokens).unwrap_or(least);
+        // The agreed token may be that of a store which was not heard.
+        let all_told = !stands.iter().any(|stand| matches!(stand, Stand::Asked | Stand::Failed(_)));
+        let least = tokens.iter().min().copied();
+        let least = least.filter(|_| all_told || flawed(Flaw::GuessesTheToken));
+        let told = self.agreed(token, &tokens).or(least).filter(|_| released >= self.need);
+        if let Some(token) = told {
             return Ok(Release::Released { token });
         }
         if not_held > nodes - self.need {

@@ -21,7 +21,7 @@ struct Store {
     since: Option<Instant>,
     /// When it answered last.
     heard: Option<Instant>,
-    /// How long its last answer took.
+    /// How long its answers took of late: the longest, of which each later answer takes an eighth.
     took: Duration,
 }
 
@@ -47,7 +47,9 @@ impl Silence {
     pub(crate) fn heard(&self, node: usize, asked: Instant) {
         if let Some(store) = self.of_all().get_mut(node) {
             let heard = Some(Instant::now());
-            *store = Store { since: None, heard, took: asked.elapsed() };
+            // A store that is slow now and then is not hung.
+            let took = asked.elapsed().max(store.took - store.took / 8);
+            *store = Store { since: None, heard, took };
         }
     }
 

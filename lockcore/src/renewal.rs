@@ -163,14 +163,26 @@ impl Renewals {
         }
     }
 
-    /// The number of a task to start, if one is needed.
+    /// Puts a lock where it is due. The number of a task to start, if one is needed.
     fn insert(&self, held: &Arc<Held>, at: Moment) -> Option<u64> {
+        self.insert_all([(held, at)])
+    }
+
+    /// Puts locks where they are due. The number of a task to start, if one is needed.
+    fn insert_all<'a>(
+        &self,
+        locks: impl IntoIterator<Item = (&'a Arc<Held>, Moment)>,
+    ) -> Option<u64> {
         let mut due = self.due();
-        if !due.put(held, at) {
-            return None;
+        let mut first = None;
+        for (held, at) in locks {
+            if due.put(held, at) {
+                first = Some(first.map_or(at, |first: Moment| first.min(at)));
+            }
         }
-        if due.task_looks.is_some_and(|looks| at < looks) {
-            due.task_looks = Some(at);
+        let first = first?;
+        if due.task_looks.is_some_and(|looks| first < looks) {
+            due.task_looks = Some(first);
             self.earlier.notify_one();
         }
         let task = due.wants_task(Moment::now());
@@ -278,7 +290,7 @@ impl Renewals {
                     held.renews(started);
                     wanted.push((held, belief));
                 }
-                None => self.look_again(&held, started),
+                None => self.look_again(self.next(&held, started)),
             }
         }
         let max_token = self.store.limits.max_token;
@@ -300,28 +312,38 @@ impl Renewals {
         {
             answers.fill_with(|| Ok(Renew::NotHeld));
         }
+        let mut again = Vec::with_capacity(wanted.len());
         for (at, (held, _)) in wanted.iter().enumerate() {
             match answers.get(at) {
                 Some(Ok(Renew::Renewed(lease))) => {
                     held.renewed(started, *lease);
-                    self.look_again(held, started);
+                    again.extend(self.next(held, started));
                 }
                 Some(Ok(Renew::NotHeld)) if seams::flawed!(NotHeldIgnored) => {
-                    self.look_again(held, started);
+                    again.extend(self.next(held, started));
                 }
                 Some(Ok(Renew::NotHeld)) => held.lose(LostReason::NotHeld),
-                failed => self.retry(held, failed.and_then(|answer| answer.as_ref().err())),
+                failed => {
+                    let error = failed.and_then(|answer| answer.as_ref().err());
+                    again.extend(self.retry(held, error));
+                }
             }
         }
+        self.look_again(again);
     }
 
-    /// The next renewal, or the deadline, of a lease that stands.
-    fn look_again(self: &Arc<Self>, held: &Arc<Held>, started: Moment) {
-        self.again(held, next_look(&self.store.settings, started, &held.belief()));
+    /// The next renewal of a lease, or its deadline, unless it is lost.
+    fn next<'a>(&self, held: &'a Arc<Held>, started: Moment) -> Option<(&'a Arc<Held>, Moment)> {
+        let belief = standing(held)?;
+        Some((held, next_look(&self.store.settings, started, &belief)))
     }
 
     /// The next renewal of a lease whose last one failed.
-    fn retry(self: &Arc<Self>, held: &Arc<Held>, error: Option<&BackendError>) {
+    fn retry<'a>(
+        &self,
+        held: &'a Arc<Held>,
+        error: Option<&BackendError>,
+    ) -> Option<(&'a Arc<Held>, Moment)> {
         if let Some(error) = error {
             tracing::debug!(
                 lock.key = %held.claim.key, lock.holder = %held.claim.holder, %error,
@@ -330,14 +352,11 @@ impl Renewals {
         }
         let ttl = held.claim.ttl;
         let next = Moment::now().after(between(ttl / 40, ttl / 20));
-        self.again(held, next.min(held.belief().deadline));
+        Some((held, next.min(standing(held)?.deadline)))
     }
 
-    fn again(self: &Arc<Self>, held: &Arc<Held>, at: Moment) {
-        if let Some(reason) = held.belief().lost() {
-            return held.lose(reason);
-        }
-        if let Some(task) = self.insert(held, at) {
+    fn look_again<'a>(self: &Arc<Self>, locks: impl IntoIterator<Item = (&'a Arc<Held>, Moment)>) {
+        if let Some(task) = self.insert_all(locks) {
             let renewals = self.clone();
             seams::spawn_here(async move { renewals.run(task).await });
         }
@@ -393,6 +412,18 @@ impl Drop for Ended<'_> {
             due.task_looks = None;
             self.renewals.tell(&due);
         }
+    }
+}
+
+/// What is believed of a lock. One that is lost says so, and is looked at no more.
+fn standing(held: &Held) -> Option<Belief> {
+    let belief = held.belief();
+    match belief.lost() {
+        Some(reason) => {
+            held.lose(reason);
+            None
+        }
+        None => Some(belief),
     }
 }
 

@@ -95,5 +95,7 @@ mutants! {
     no_lead: NoLead is found by liveness::a_crowd_goes_on_with_a_hung_minority;
     guesses_the_token: GuessesTheToken is found by
         quorum::a_release_elsewhere_tells_what_was_agreed;
+    guesses_among_those_heard: GuessesTheToken is found by
+        quorum::a_release_elsewhere_tells_no_token_that_it_does_not_know;
     waits_for_the_hung: WaitsForTheHung is found by quorum::a_hung_node_adds_nothing;
 }

@@ -152,6 +152,28 @@ pub(super) async fn a_release_elsewhere_tells_what_was_agreed() {
     }
 }
 
+/// Two stores that are heard disagree, and the third, which is not, had one of the two tokens.
+pub(super) async fn a_release_elsewhere_tells_no_token_that_it_does_not_know() {
+    let nodes = nodes(3);
+    let asked = claim();
+    for (node, token) in nodes.iter().zip([5, 9, 9]) {
+        node.store.acquire(&asked);
+        node.store.renew(&asked.clone().with_min_token(FAR + token));
+    }
+    nodes[2].be(Mood::Down);
+    let quorum = over(&nodes);
+    let answer = quorum.release(&asked).await;
+    assert!(matches!(answer, Err(BackendError::Ambiguous(_))), "{answer:?}");
+    nodes[2].be(Mood::Well);
+    assert_eq!(quorum.release(&asked).await.expect("all are well"), Release::NotHeld);
+    assert_eq!(holding(&nodes, &asked), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn releasing_beside_a_silent_store() {
+    a_release_elsewhere_tells_no_token_that_it_does_not_know().await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn releasing_elsewhere() {
     a_release_elsewhere_tells_what_was_agreed().await;

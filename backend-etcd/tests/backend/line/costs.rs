@@ -9,6 +9,7 @@ use lockcore::{Acquire, LockBackend, LockManager};
 use tokio::task::JoinSet;
 
 const CALLS: [&str; 6] = ["Txn", "Range", "Put", "LeaseGrant", "LeaseRevoke", "LeaseTimeToLive"];
+const PATIENT: Duration = Duration::from_secs(60);
 const STREAMS: [&str; 2] = ["Watch", "LeaseKeepAlive"];
 
 async fn costs(server: &Server) -> (u64, u64) {
@@ -23,7 +24,9 @@ async fn hand_round(server: &Server, processes: usize, turns: usize) -> (f64, f6
     let times = Arc::new(Mutex::new(Vec::new()));
     let mut managers = Vec::new();
     for _ in 0..processes {
-        let manager = LockManager::builder(server.backend().await).ttl(Duration::from_secs(10));
+        let manager = LockManager::builder(server.backend().await);
+        // Polls and keep-alives come with time, and not with hand-overs.
+        let manager = manager.ttl(PATIENT).poll_every(PATIENT);
         managers.push(manager.build().expect("settings"));
     }
     let go = async |turns: usize| {
