@@ -18,6 +18,19 @@ pub(crate) struct Answer<'a> {
     pub(crate) what: &'static str,
 }
 
+/// The lease that a claim is granted.
+pub(crate) fn lease(claim: &Claim, token: u64) -> Lease {
+    Lease::new(token, Duration::from_micros(micros(claim.ttl).unsigned_abs()))
+}
+
+/// Refuses a record that is not ours.
+pub(crate) fn is_ours(table: &str, format: Option<i16>) -> Result<(), BackendError> {
+    match format {
+        Some(format) if format != FORMAT => Err(error::foreign(table, format)),
+        _ => Ok(()),
+    }
+}
+
 impl<'a> Answer<'a> {
     /// The one row of an answer.
     pub(crate) fn one(rows: &'a [Row], what: &'static str) -> Result<Self, BackendError> {
@@ -27,10 +40,9 @@ impl<'a> Answer<'a> {
 
     /// Refuses what is under the key if it is not ours. Whether there is a record.
     pub(crate) fn is_ours(&self, table: &str) -> Result<bool, BackendError> {
-        match self.get::<Option<i16>>("format")? {
-            Some(format) if format != FORMAT => Err(error::foreign(table, format)),
-            format => Ok(format.is_some()),
-        }
+        let format = self.get("format")?;
+        is_ours(table, format)?;
+        Ok(format.is_some())
     }
 
     pub(crate) fn get<T: FromSqlOwned>(&self, column: &str) -> Result<T, BackendError> {
@@ -38,14 +50,15 @@ impl<'a> Answer<'a> {
     }
 
     pub(crate) fn token(&self) -> Result<Option<u64>, BackendError> {
-        let token = self.get::<Option<i64>>("token")?;
-        token
-            .map(|token| u64::try_from(token).map_err(|_| error::unexpected(self.what)))
-            .transpose()
+        self.get::<Option<i64>>("token")?.map(|token| self.a_token(token)).transpose()
+    }
+
+    pub(crate) fn a_token(&self, token: i64) -> Result<u64, BackendError> {
+        u64::try_from(token).map_err(|_| error::unexpected(self.what))
     }
 
     /// For how long the store is known to have kept all its data.
-    fn incarnation(&self) -> Result<Incarnation, BackendError> {
+    pub(crate) fn incarnation(&self) -> Result<Incarnation, BackendError> {
         let born = self.get::<Option<Uuid>>("born")?;
         let age = self.get::<Option<i64>>("age_us")?;
         let Some((born, age)) = born.zip(age) else {
@@ -60,9 +73,8 @@ impl<'a> Answer<'a> {
     /// The lease, if one was granted.
     pub(crate) fn granted(&self, claim: &Claim) -> Result<Option<Lease>, BackendError> {
         let Some(token) = self.token()? else { return Ok(None) };
-        let ttl = Duration::from_micros(micros(claim.ttl).unsigned_abs());
         let incarnation = claim.incarnation.then(|| self.incarnation()).transpose()?;
-        Ok(Some(Lease::new(token, ttl).with_incarnation(incarnation)))
+        Ok(Some(lease(claim, token).with_incarnation(incarnation)))
     }
 
     /// What is left of another's lease or place. Rounded up: before that, asking is in vain.

@@ -37,7 +37,7 @@ impl Subject {
     }
 
     /// Renewals. A late one changes nothing, so they may come in any order.
-    pub(crate) fn renewals(claims: &[Claim]) -> Self {
+    pub(crate) fn renewals(claims: &[&Claim]) -> Self {
         Self { ttl: claims.iter().map(|claim| claim.ttl).min(), holders: [None; 2] }
     }
 

@@ -1,10 +1,9 @@
 //! Renewing leases, many by one statement.
 
 use lockcore::{BackendError, Claim, HolderId, Limits, Renew};
-use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 
-use crate::answer::Answer;
+use crate::answer::{self, Answer};
 use crate::error;
 use crate::exchange::Subject;
 use crate::params::{Uuid, micros};
@@ -28,26 +27,31 @@ pub(crate) async fn renew(
     // What cannot be asked for is left out; the others are asked for by their place in the list.
     let asked: Vec<_> = (0..claims.len()).filter(|&at| answers[at].is_none()).collect();
     if !asked.is_empty() {
-        let claims: Vec<_> = asked.iter().map(|&at| claims[at].clone()).collect();
-        let renewed = all(route, statements, table, &claims).await;
-        for (at, renewed) in asked.into_iter().zip(renewed) {
-            answers[at] = Some(renewed);
+        let claims: Vec<_> = asked.iter().map(|&at| &claims[at]).collect();
+        match all(route, statements, table, &claims).await {
+            Ok(renewed) => {
+                for (at, renewed) in asked.into_iter().zip(renewed) {
+                    answers[at] = Some(renewed);
+                }
+            }
+            Err(failure) => {
+                for at in asked {
+                    answers[at] = Some(Err(error::again(&failure)));
+                }
+            }
         }
     }
-    answers.into_iter().map(|answer| answer.unwrap_or_else(no_answer)).collect()
+    let missing = || Err(error::unexpected("a renewal"));
+    answers.into_iter().map(|answer| answer.unwrap_or_else(missing)).collect()
 }
 
-fn no_answer() -> Renewed {
-    Err(error::unexpected("a renewal"))
-}
-
-/// The statement for claims that can be asked for.
+/// The statement for claims that can be asked for: an answer each, or one failure for all.
 async fn all(
     route: &Route,
     statements: &Statements,
     table: &str,
-    claims: &[Claim],
-) -> Vec<Renewed> {
+    claims: &[&Claim],
+) -> Result<Vec<Renewed>, BackendError> {
     let keys: Vec<_> = claims.iter().map(|claim| claim.key.as_str().as_bytes()).collect();
     let holders: Vec<_> = claims.iter().map(|claim| Uuid::from(claim.holder)).collect();
     let ttls: Vec<_> = claims.iter().map(|claim| micros(claim.ttl)).collect();
@@ -62,23 +66,16 @@ async fn all(
         (&new_id as _, Type::UUID),
     ];
     let (query, params) = statements.renew.pick(incarnation, &params);
-    let rows = match route.command(Subject::renewals(claims), query, params).await {
-        Ok(rows) => rows,
-        Err(failure) => return claims.iter().map(|_| Err(error::again(&failure))).collect(),
+    let rows = route.command(Subject::renewals(claims), query, params).await?;
+    let answer = Answer::one(&rows, "a renewal")?;
+    let tokens: Vec<Option<i64>> = answer.get("tokens")?;
+    let formats: Vec<Option<i16>> = answer.get("formats")?;
+    let incarnation = incarnation.then(|| answer.incarnation()).transpose()?;
+    let one = |((claim, token), format): ((&&Claim, Option<i64>), Option<i16>)| {
+        answer::is_ours(table, format)?;
+        let Some(token) = token else { return Ok(Renew::NotHeld) };
+        let told = incarnation.filter(|_| claim.incarnation);
+        Ok(Renew::Renewed(answer::lease(claim, answer.a_token(token)?).with_incarnation(told)))
     };
-    let mut answers: Vec<_> = claims.iter().map(|_| None).collect();
-    for row in &rows {
-        let at = row.try_get::<_, i64>("number").ok();
-        let at = at.and_then(|number| usize::try_from(number - 1).ok());
-        if let Some(at) = at.filter(|&at| at < claims.len()) {
-            answers[at] = Some(one(row, table, &claims[at]));
-        }
-    }
-    answers.into_iter().map(|answer| answer.unwrap_or_else(no_answer)).collect()
-}
-
-fn one(row: &Row, table: &str, claim: &Claim) -> Renewed {
-    let answer = Answer { row, what: "a renewal" };
-    answer.is_ours(table)?;
-    Ok(answer.granted(claim)?.map_or(Renew::NotHeld, Renew::Renewed))
+    Ok(claims.iter().zip(tokens).zip(formats).map(one).collect())
 }

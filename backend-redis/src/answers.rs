@@ -9,21 +9,27 @@ use lockcore::{
 use redis::{RedisError, Value};
 
 use crate::error;
+use crate::keys::Names;
 use crate::server::text;
 
 /// Reads answers about one record.
 pub(crate) struct Answers<'a> {
     /// What was asked for, for people.
     pub(crate) call: &'static str,
-    /// The name of the record.
-    pub(crate) record: &'a str,
+    /// Names the record.
+    pub(crate) names: &'a Names,
+    pub(crate) key: &'a LockKey,
     pub(crate) ttl: Duration,
 }
 
 impl<'a> Answers<'a> {
     /// For a call that grants nothing.
-    pub(crate) fn question(call: &'static str, record: &'a str) -> Self {
-        Self { call, record, ttl: Duration::ZERO }
+    pub(crate) fn question(call: &'static str, names: &'a Names, key: &'a LockKey) -> Self {
+        Self { call, names, key, ttl: Duration::ZERO }
+    }
+
+    fn foreign(&self) -> BackendError {
+        error::foreign(&self.names.record(self.key))
     }
 
     pub(crate) fn acquire(
@@ -45,7 +51,7 @@ impl<'a> Answers<'a> {
         match self.known(answer)? {
             // As renew.lua and renew_many.lua say it.
             Value::Nil | Value::Int(0) => Ok(Renew::NotHeld),
-            Value::Int(-1) => Err(error::foreign(self.record)),
+            Value::Int(-1) => Err(self.foreign()),
             token => Ok(Renew::Renewed(self.lease(&token, incarnation)?)),
         }
     }
@@ -76,26 +82,21 @@ impl<'a> Answers<'a> {
     pub(crate) fn inspect(
         &self,
         answer: Result<Value, RedisError>,
-        key: &LockKey,
     ) -> Result<Option<LeaseInfo>, BackendError> {
         match answer {
             Ok(Value::Nil) => Ok(None),
             Ok(Value::Array(fields)) => {
-                info(key, &fields).map(Some).ok_or_else(|| error::unexpected(self.call))
+                info(self.key, &fields).map(Some).ok_or_else(|| error::unexpected(self.call))
             }
             Ok(_) => Err(error::unexpected(self.call)),
-            Err(error) if error::is_foreign(&error) => Err(error::foreign(self.record)),
+            Err(error) if error::is_foreign(&error) => Err(self.foreign()),
             Err(error) => Err(error::of_question(error)),
         }
     }
 
     fn known(&self, answer: Result<Value, RedisError>) -> Result<Value, BackendError> {
         answer.map_err(|error| {
-            if error::is_foreign(&error) {
-                error::foreign(self.record)
-            } else {
-                error::of_command(error)
-            }
+            if error::is_foreign(&error) { self.foreign() } else { error::of_command(error) }
         })
     }
 
@@ -177,11 +178,11 @@ pub(crate) fn incarnation_record(answer: &Value) -> Option<Vec<u8>> {
 mod tests {
     use super::*;
 
-    const ANSWERS: Answers<'_> =
-        Answers { call: "a test", record: "r", ttl: Duration::from_secs(1) };
-
     #[test]
     fn answers_that_no_script_gives_leave_the_outcome_unknown() {
+        let (names, key) = (Names::default(), LockKey::new("k").expect("valid"));
+        let ttl = Duration::from_secs(1);
+        let answers = Answers { call: "a test", names: &names, key: &key, ttl };
         for value in [
             Value::Int(1),
             Value::Okay,
@@ -191,17 +192,17 @@ mod tests {
             Value::Array(vec![Value::Int(2), Value::Nil]),
             Value::Array(vec![Value::BulkString(b"1".to_vec())]),
         ] {
-            let answers = [
-                ANSWERS.acquire(Ok(value.clone()), None).err(),
-                ANSWERS.renew(Ok(value.clone()), None).err(),
-                ANSWERS.release(Ok(value.clone())).err(),
-                ANSWERS.hand_over(Ok(value.clone()), None).err(),
+            let all = [
+                answers.acquire(Ok(value.clone()), None).err(),
+                answers.renew(Ok(value.clone()), None).err(),
+                answers.release(Ok(value.clone())).err(),
+                answers.hand_over(Ok(value.clone()), None).err(),
             ];
-            for error in answers {
+            for error in all {
                 assert!(matches!(error, Some(BackendError::Ambiguous(_))), "{value:?}: {error:?}");
             }
         }
-        let acquired = ANSWERS.acquire(Ok(Value::Nil), None);
+        let acquired = answers.acquire(Ok(Value::Nil), None);
         assert!(matches!(acquired, Err(BackendError::Ambiguous(_))), "{acquired:?}");
     }
 }

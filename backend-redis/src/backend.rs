@@ -13,6 +13,7 @@ use redis::{Cmd, Pipeline, RedisError, Value};
 
 use crate::answers::Answers;
 use crate::builder::RedisBackendBuilder;
+use crate::call::Call;
 use crate::connected::Connected;
 use crate::keys::Names;
 use crate::memory::{self, Question};
@@ -159,17 +160,30 @@ impl RedisBackend {
     }
 
     fn renew_call(&self, claim: &Claim) -> Cmd {
-        let (holder, ttl) = (holder(claim), stored_millis(claim.ttl).to_string());
-        let least = least_token(claim);
-        let args = [&*holder, &*ttl, &*self.retention.padded, &*least];
-        RENEW.call(&[self.names.record(&claim.key)], &args)
+        let mut call = Call::new(&RENEW, 1, 4);
+        call.record(&self.names, &claim.key).holder(claim.holder).number(stored_millis(claim.ttl));
+        call.text(&self.retention.padded).least_token(claim);
+        call.done()
+    }
+
+    pub(crate) fn inspect_call(&self, key: &LockKey) -> Cmd {
+        let mut call = Call::new(&INSPECT, 1, 0);
+        call.record(&self.names, key);
+        call.done()
+    }
+
+    /// Reads the answers to a call about a claim's record.
+    pub(crate) fn answers<'a>(&'a self, call: &'static str, claim: &'a Claim) -> Answers<'a> {
+        let ttl = Duration::from_millis(millis(claim.ttl));
+        Answers { call, names: &self.names, key: &claim.key, ttl }
     }
 
     /// What follows the holder in its place, if the claim waits.
-    fn place(&self, ready: &Ready, claim: &Claim) -> Option<[String; 2]> {
-        let wait = stored_millis(claim.wait?);
+    fn add_place(&self, call: &mut Call, ready: &Ready, claim: &Claim) {
+        let Some(wait) = claim.wait else { return };
         let listens = ready.connected.as_ref().is_some_and(|it| it.listens(claim.holder));
-        Some([wait.to_string(), format!("{}{}", self.process, if listens { 'p' } else { '-' })])
+        let channel = format!("{}{}", self.process, if listens { 'p' } else { '-' });
+        call.number(stored_millis(wait)).text(&channel);
     }
 }
 
@@ -181,20 +195,6 @@ fn millis(time: Duration) -> u64 {
 /// The same for the store, which counts from the start of the millisecond of its clock.
 pub(crate) fn stored_millis(ttl: Duration) -> u64 {
     millis(ttl) + 1
-}
-
-/// How a record of the claim's holder begins.
-pub(crate) fn holder(claim: &Claim) -> String {
-    format!("2|{}", claim.holder)
-}
-
-pub(crate) fn least_token(claim: &Claim) -> String {
-    if claim.min_token == 0 { String::new() } else { format!("{:016}", claim.min_token) }
-}
-
-/// Reads the answers to a call about a claim's record.
-pub(crate) fn answers<'a>(call: &'static str, record: &'a str, claim: &Claim) -> Answers<'a> {
-    Answers { call, record, ttl: Duration::from_millis(millis(claim.ttl)) }
 }
 
 impl fmt::Debug for RedisBackend {
@@ -215,16 +215,15 @@ impl LockBackend for RedisBackend {
     async fn acquire(&self, claim: &Claim) -> Result<Acquire, BackendError> {
         self.limits().check(claim)?;
         let mut ready = self.ready().await?;
-        let record = self.names.record(&claim.key);
-        let (holder, ttl) = (holder(claim), stored_millis(claim.ttl));
-        let (expiry, ttl) = ((ttl + self.retention.millis).to_string(), ttl.to_string());
-        let (least, place) = (least_token(claim), self.place(&ready, claim));
-        let mut args =
-            vec![&*holder, &*ttl, &*self.retention.padded, &*expiry, &*claim.label, &*least];
-        args.extend(place.iter().flatten().map(String::as_str));
-        let call = ACQUIRE.call(&[&record], &args);
+        let ttl = stored_millis(claim.ttl);
+        let mut call = Call::new(&ACQUIRE, 1, 8);
+        call.record(&self.names, &claim.key).holder(claim.holder).number(ttl);
+        call.text(&self.retention.padded).number(ttl + self.retention.millis);
+        call.text(&claim.label).least_token(claim);
+        self.add_place(&mut call, &ready, claim);
+        let call = call.done();
         let (answer, incarnation) = self.grant(&mut ready, &ACQUIRE, call, claim).await;
-        answers("an acquire", &record, claim).acquire(answer, incarnation)
+        self.answers("an acquire", claim).acquire(answer, incarnation)
     }
 
     async fn renew(&self, claim: &Claim) -> Result<Renew, BackendError> {
@@ -232,7 +231,7 @@ impl LockBackend for RedisBackend {
         let mut ready = self.ready().await?;
         let call = self.renew_call(claim);
         let (answer, incarnation) = self.grant(&mut ready, &RENEW, call, claim).await;
-        answers("a renewal", &self.names.record(&claim.key), claim).renew(answer, incarnation)
+        self.answers("a renewal", claim).renew(answer, incarnation)
     }
 
     async fn renew_many(&self, claims: &[Claim]) -> Vec<Result<Renew, BackendError>> {
@@ -241,12 +240,12 @@ impl LockBackend for RedisBackend {
 
     async fn release(&self, claim: &Claim) -> Result<Release, BackendError> {
         self.limits().check(claim)?;
-        let record = self.names.record(&claim.key);
-        let announce = if claim.announce { "1" } else { "" };
-        let args = [&*holder(claim), &*self.retention.padded, &*self.retention.plain, announce];
-        let call = RELEASE.call(&[&record], &args);
-        let answer = self.ready().await?.run(&RELEASE, &call).await;
-        answers("a release", &record, claim).release(answer)
+        let mut call = Call::new(&RELEASE, 1, 4);
+        call.record(&self.names, &claim.key).holder(claim.holder);
+        call.text(&self.retention.padded).text(&self.retention.plain);
+        call.text(if claim.announce { "1" } else { "" });
+        let answer = self.ready().await?.run(&RELEASE, &call.done()).await;
+        self.answers("a release", claim).release(answer)
     }
 
     async fn hand_over(
@@ -258,25 +257,15 @@ impl LockBackend for RedisBackend {
         self.limits().check(from)?;
         self.limits().check(to)?;
         let mut ready = self.ready().await?;
-        let record = self.names.record(&from.key);
-        let (from, holder, ttl) = (holder(from), holder(to), stored_millis(to.ttl));
-        let (expiry, ttl) = ((ttl + self.retention.millis).to_string(), ttl.to_string());
-        let (least, place) = (least_token(to), self.place(&ready, to));
-        let over = if over { "1" } else { "0" };
-        let mut args = vec![
-            &*from,
-            &*holder,
-            &*ttl,
-            &*self.retention.padded,
-            &*expiry,
-            &*to.label,
-            &*least,
-            over,
-        ];
-        args.extend(place.iter().flatten().map(String::as_str));
-        let call = HAND_OVER.call(&[&record], &args);
+        let ttl = stored_millis(to.ttl);
+        let mut call = Call::new(&HAND_OVER, 1, 10);
+        call.record(&self.names, &from.key).holder(from.holder).holder(to.holder).number(ttl);
+        call.text(&self.retention.padded).number(ttl + self.retention.millis);
+        call.text(&to.label).least_token(to).text(if over { "1" } else { "0" });
+        self.add_place(&mut call, &ready, to);
+        let call = call.done();
         let (answer, incarnation) = self.grant(&mut ready, &HAND_OVER, call, to).await;
-        answers("a hand-over", &record, to).hand_over(answer, incarnation)
+        self.answers("a hand-over", to).hand_over(answer, incarnation)
     }
 
     async fn watch(&self, claim: &Claim) -> Result<ReleaseSignal, BackendError> {
@@ -289,10 +278,8 @@ impl LockBackend for RedisBackend {
     }
 
     async fn inspect(&self, key: &LockKey) -> Result<Option<LeaseInfo>, BackendError> {
-        let record = self.names.record(key);
-        let call = INSPECT.call(&[&record], &[]);
-        let answer = self.ready().await?.run(&INSPECT, &call).await;
-        Answers::question("an inspection", &record).inspect(answer, key)
+        let answer = self.ready().await?.run(&INSPECT, &self.inspect_call(key)).await;
+        Answers::question("an inspection", &self.names, key).inspect(answer)
     }
 
     async fn list(

@@ -6,6 +6,7 @@ mod announcements;
 mod answers;
 mod backend;
 mod builder;
+mod call;
 mod connected;
 mod connection;
 mod error;

@@ -10,7 +10,6 @@ use crate::backend::RedisBackend;
 use crate::error;
 use crate::join::join_all;
 use crate::route::Route;
-use crate::scripts::INSPECT;
 
 /// Names a server goes through in one step of a scan, so that it serves others in between.
 const STEP: usize = 512;
@@ -69,11 +68,12 @@ impl RedisBackend {
             Route::Own(_) => {
                 let mut calls = Pipeline::with_capacity(keys.len());
                 for key in keys {
-                    calls.add_command(INSPECT.call(&[self.names.record(key)], &[]));
+                    calls.add_command(self.inspect_call(key));
                 }
                 let answers = self.ready().await?.run_all(&calls).await;
                 let answers = answers.map_err(error::of_question)?;
-                let read = |(key, answer)| Answers::question("a list", "").inspect(answer, key);
+                let read =
+                    |(key, answer)| Answers::question("a list", &self.names, key).inspect(answer);
                 keys.iter().zip(answers).map(read).collect()
             }
         };

@@ -11,6 +11,7 @@ use lockcore::{HolderId, Incarnation};
 use redis::{Cmd, RedisError, Value};
 
 use crate::answers;
+use crate::call::Call;
 use crate::scripts::INCARNATION;
 
 /// The memory, as it was told last.
@@ -76,5 +77,9 @@ impl Memory {
 
 /// The question in full.
 pub(crate) fn in_full(name: &str) -> Cmd {
-    INCARNATION.call(&[name], &[&HolderId::random().to_string()])
+    {
+        let mut call = Call::new(&INCARNATION, 1, 1);
+        call.text(name).text(&HolderId::random().to_string());
+        call.done()
+    }
 }

@@ -3,7 +3,8 @@
 use lockcore::{BackendError, Claim, LockBackend, Renew};
 use redis::{Cmd, Pipeline, RedisError, Value};
 
-use crate::backend::{self, RedisBackend, holder, least_token, stored_millis};
+use crate::backend::{RedisBackend, stored_millis};
+use crate::call::Call;
 use crate::error;
 use crate::join::join_all;
 use crate::route::{Ready, Route};
@@ -48,13 +49,22 @@ impl RedisBackend {
         join_all(claims.iter().map(|claim| self.renew(claim))).await
     }
 
-    fn renew_many_call(&self, claims: &[Claim], records: &[String]) -> Cmd {
-        let holders = claims.iter().map(holder);
-        let ttls = claims.iter().map(|claim| stored_millis(claim.ttl).to_string());
-        let args: Vec<_> = holders.chain(ttls).chain(claims.iter().map(least_token)).collect();
-        let mut args: Vec<_> = args.iter().map(String::as_str).collect();
-        args.push(self.padded_retention());
-        RENEW_MANY.call(records, &args)
+    fn renew_many_call(&self, claims: &[Claim]) -> Cmd {
+        let mut call = Call::new(&RENEW_MANY, claims.len(), 3 * claims.len() + 1);
+        for claim in claims {
+            call.record(&self.names, &claim.key);
+        }
+        for claim in claims {
+            call.holder(claim.holder);
+        }
+        for claim in claims {
+            call.number(stored_millis(claim.ttl));
+        }
+        for claim in claims {
+            call.least_token(claim);
+        }
+        call.text(self.padded_retention());
+        call.done()
     }
 
     /// Few scripts for all of them.
@@ -63,10 +73,9 @@ impl RedisBackend {
         ready: &mut Ready,
         claims: &[Claim],
     ) -> Result<Vec<Result<Renew, BackendError>>, RedisError> {
-        let records: Vec<_> = claims.iter().map(|claim| self.names.record(&claim.key)).collect();
         let mut calls = Pipeline::new();
-        for (claims, records) in claims.chunks(SCRIPT).zip(records.chunks(SCRIPT)) {
-            calls.add_command(self.renew_many_call(claims, records));
+        for claims in claims.chunks(SCRIPT) {
+            calls.add_command(self.renew_many_call(claims));
         }
         // In this order: see `RedisBackend::grant`.
         let asks = claims.iter().any(|claim| claim.incarnation);
@@ -84,9 +93,7 @@ impl RedisBackend {
             None => None,
         };
         let mut renewed = Vec::with_capacity(claims.len());
-        for ((claims, records), reply) in
-            claims.chunks(SCRIPT).zip(records.chunks(SCRIPT)).zip(replies)
-        {
+        for (claims, reply) in claims.chunks(SCRIPT).zip(replies) {
             let mut answers = match reply {
                 Ok(Value::Array(answers)) => answers.into_iter(),
                 Ok(_) => Vec::new().into_iter(),
@@ -97,7 +104,7 @@ impl RedisBackend {
                     continue;
                 }
             };
-            for (claim, record) in claims.iter().zip(records) {
+            for claim in claims {
                 // Without an answer of its own, `Value::Okay`: nothing that the script says.
                 let answer = answers.next().unwrap_or(Value::Okay);
                 if answer == FULL {
@@ -105,9 +112,7 @@ impl RedisBackend {
                     continue;
                 }
                 let incarnation = incarnation.filter(|_| claim.incarnation);
-                renewed.push(
-                    backend::answers("a renewal", record, claim).renew(Ok(answer), incarnation),
-                );
+                renewed.push(self.answers("a renewal", claim).renew(Ok(answer), incarnation));
             }
         }
         Ok(renewed)

@@ -47,14 +47,8 @@ impl Script {
         Self { code, hash }
     }
 
-    pub(crate) fn call(&self, keys: &[impl AsRef<str>], args: &[&str]) -> Cmd {
-        let mut call = Cmd::new();
-        call.arg("EVALSHA").arg(&self.hash).arg(keys.len());
-        for key in keys {
-            call.arg(key.as_ref());
-        }
-        call.arg(args);
-        call
+    pub(crate) fn hash(&self) -> &str {
+        &self.hash
     }
 
     fn load(&self) -> Cmd {

@@ -2,10 +2,9 @@
 --
 -- $1 keys · $2 their holders · $3 ttls in us · $4 least tokens
 --
--- A row each, in no order:
---   number  which of them, from 1
---   token   of the lease; null: no lease of the holder's stands, nothing was changed
---   format  of the record seen under the key; null: none
+-- One row, with an element for each of them, in their order:
+--   tokens   of the leases; null: no lease of the holder's stands, nothing was changed
+--   formats  of the records seen under the keys; null: none
 --
 -- An UPDATE alone would look at the clock before it waits for a row's lock, and revive a lease that
 -- ended meanwhile. So each row is locked first, and judged by a clock that is read then. Rows are
@@ -30,7 +29,9 @@ WITH asked AS MATERIALIZED (
     RETURNING lease.token, judged.number
 )
 {incarnation}
-SELECT asked.number, granted.token, found.format
+SELECT
+    array_agg(granted.token ORDER BY asked.number) AS tokens,
+    array_agg(found.format ORDER BY asked.number) AS formats
     {incarnation_columns}
 FROM asked
     LEFT JOIN granted ON granted.number = asked.number
