@@ -45,6 +45,15 @@ impl Names {
         name
     }
 
+    /// The record of a key that begins and ends so, valid or not.
+    pub(crate) fn stem_of(&self, prefix: &str, end: &str) -> String {
+        let mut name = self.stem();
+        encode(prefix, &mut name);
+        name.push_str(end);
+        name.push('}');
+        name
+    }
+
     pub(crate) fn incarnation(&self) -> String {
         format!("{}:incarnation", self.prefix)
     }

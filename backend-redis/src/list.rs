@@ -7,9 +7,12 @@ use redis::{Cmd, Pipeline};
 
 use crate::answers::Answers;
 use crate::backend::RedisBackend;
+use crate::call::Call;
 use crate::error;
 use crate::join::join_all;
 use crate::route::Route;
+use crate::scripts::INSPECT;
+use crate::server::text;
 
 /// Names a server goes through in one step of a scan, so that it serves others in between.
 const STEP: usize = 512;
@@ -21,6 +24,7 @@ impl RedisBackend {
         after: Option<&LockKey>,
         limit: usize,
     ) -> Result<Vec<LeaseInfo>, BackendError> {
+        self.shows_all(prefix).await?;
         let mut leases = BTreeMap::new();
         if limit == 0 {
             return Ok(Vec::new());
@@ -56,6 +60,41 @@ impl RedisBackend {
                 return Ok(leases.into_values().collect());
             }
         }
+    }
+
+    /// Refuses a server that shows a part of the keys for all of them: each of a cluster has the
+    /// keys of its own slots, and nobody may take those for all.
+    async fn shows_all(&self, prefix: &str) -> Result<(), BackendError> {
+        let mut ready = self.ready().await?;
+        let in_cluster = match &ready.connected {
+            Some(connected) if connected.is_clustered() => true,
+            _ => {
+                // Records of two slots in one call, which a server of a cluster refuses. Unlike what
+                // tells of clusters, that needs no right.
+                let mut call = Call::new(&INSPECT, 2, 0);
+                for end in ["0", "1"] {
+                    call.text(&self.names.stem_of(prefix, end));
+                }
+                let answer = ready.run(&INSPECT, &call.done()).await;
+                answer.is_err_and(|error| error::is_crossslot(&error))
+            }
+        };
+        if !in_cluster {
+            return Ok(());
+        }
+        let mut ask = Cmd::new();
+        ask.arg("CLUSTER").arg("INFO");
+        let told = ready.ask(&ask).await.map_err(error::of_question)?;
+        // A cluster of one has all keys.
+        let is_alone = text(&told)
+            .is_some_and(|told| told.lines().any(|line| line.trim() == "cluster_size:1"));
+        if is_alone {
+            return Ok(());
+        }
+        Err(BackendError::rejected(error::Failure::new(
+            "a server of a Redis Cluster shows the keys of its own slots alone, so not all locks can \
+             be listed; they can be inspected, key by key",
+        )))
     }
 
     /// The leases that stand on these keys. Other records are left out: they must not hide the

@@ -151,6 +151,9 @@ pub trait LockBackend: fmt::Debug + Send + Sync + 'static {
     /// Shows the leases that stand on keys starting with `prefix` and greater than `after`: the
     /// first `limit` of them, in the order of their keys' bytes. Keys released or taken meanwhile
     /// may or may not be among them; none appears twice.
+    ///
+    /// A store that can show a part of the leases only answers
+    /// [`Rejected`](BackendError::Rejected), also to a `limit` of 0.
     async fn list(
         &self,
         prefix: &str,

@@ -148,6 +148,60 @@ async fn a_node_of_a_cluster_is_served_and_waiting_polls() {
     .await;
 }
 
+/// C2: what one server of several shows is not all.
+#[tokio::test]
+async fn locks_of_a_cluster_are_listed_whole_or_not_at_all() {
+    limited(async {
+        let rights: Vec<_> = "--user dumb on >pw ~* &* +@all -info".split(' ').collect();
+        let options = [&["--cluster-enabled", "yes"][..], &rights].concat();
+        let servers = [server(&options).await, server(&options).await];
+        let slots = [["0", "8191"], ["8192", "16383"]];
+        for (server, [first, last]) in servers.iter().zip(slots) {
+            let add = ["CLUSTER", "ADDSLOTSRANGE", first, last];
+            let _: () = raw(&mut server.raw().await, &add).await.expect("ADDSLOTSRANGE");
+        }
+        let other = servers[1].port().to_string();
+        let meet = ["CLUSTER", "MEET", "127.0.0.1", &other];
+        let _: () = raw(&mut servers[0].raw().await, &meet).await.expect("MEET");
+        common::eventually(async || {
+            let mut whole = true;
+            for server in &servers {
+                let info = raw::<String>(&mut server.raw().await, &["CLUSTER", "INFO"]).await;
+                let info = info.expect("INFO");
+                whole &= info.contains("cluster_state:ok") && info.contains("cluster_size:2");
+            }
+            whole
+        })
+        .await;
+        let at = |user: &str| format!("redis://{user}127.0.0.1:{}/", servers[0].port());
+        let cluster = redis::cluster::ClusterClient::new(vec![at("")]).expect("a URL");
+        let cluster = cluster.get_async_connection().await.expect("a cluster");
+        let all = [
+            RedisBackend::connect(at("")).await.expect("a server"),
+            // This one is not told that it is a cluster.
+            RedisBackend::connect(at("dumb:pw@")).await.expect("a server"),
+            RedisBackend::from_connection(servers[0].raw().await),
+            RedisBackend::from_connection(cluster),
+        ];
+        for backend in &all {
+            for (prefix, limit) in [("", 0), ("", 9), ("k{", 9)] {
+                let error = backend.list(prefix, None, limit).await.expect_err("a part");
+                assert!(is_rejected(&error), "{error:?}");
+                assert!(error.to_string().contains("Cluster"), "{error}");
+            }
+        }
+        // Keys are served wherever they are.
+        let followed = &all[3];
+        for name in ["a", "b", "c", "d"] {
+            let mine = claim(name);
+            acquired(followed, &mine).await;
+            assert!(followed.inspect(&mine.key).await.expect("redis").is_some());
+            assert!(followed.release(&mine).await.expect("redis").is_released());
+        }
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn a_replica_and_a_full_server_are_unavailable_and_nothing_is_half_done() {
     limited(async {

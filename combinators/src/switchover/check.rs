@@ -4,6 +4,7 @@ use std::fmt;
 
 use lockcore::{BackendError, HolderId};
 
+use super::entrance::unseen;
 use super::keys::{Desk, Key};
 use super::phase::Phase;
 use super::status::{Status, list, text};
@@ -31,9 +32,12 @@ impl Check {
         if let (Ok(Some(old)), Ok(Some(new))) = (&in_old, &in_new) {
             check.apart = Some(i128::from(*new) - i128::from(*old));
         }
-        for (desk, probed) in [(old, in_old), (new, in_new)] {
+        let (seen_old, seen_new) = tokio::join!(old.shows_all(), new.shows_all());
+        for (desk, probed, seen) in [(old, in_old, seen_old), (new, in_new, seen_new)] {
             if let Err(error) = probed {
                 check.objections.push(format!("{} cannot be used: {error}", desk.name));
+            } else if let Err(error @ BackendError::Rejected(_)) = seen {
+                check.objections.push(unseen(desk.name, &error).to_string());
             }
         }
         match Status::of(&*old.store, &*new.store).await {

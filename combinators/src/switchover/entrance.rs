@@ -12,15 +12,12 @@ use lockcore::{BackendError, LeaseInfo};
 use tokio::time::Instant;
 
 use super::ceiling::floor_above;
-use super::keys::{Desk, Key};
+use super::keys::{Desk, GLANCE, Key};
 use super::phase::Phase;
 use super::survey::foreign;
 
 /// How long it is remembered in the old store that somebody ran in `New`.
 pub(super) const MARK: Duration = Duration::from_secs(24 * 60 * 60);
-
-/// How long it may take to see what a store holds.
-const GLANCE: Duration = Duration::from_millis(100);
 
 /// How an exclusive phase is entered.
 #[derive(Clone)]
@@ -199,6 +196,7 @@ impl Entrance {
                  `assume_alone`",
                 info.key, other.name, info.label, info.remaining
             ))),
+            Err(error @ BackendError::Rejected(_)) => Err(unseen(other.name, &error)),
             Err(error) if !clean && !ran && self.phase == Phase::New => {
                 Err(BackendError::rejected(format!(
                     "whether others hold locks in {} was not seen: {error}. Processes in phase \
@@ -226,6 +224,14 @@ pub(super) fn swapped(desk: &Desk, phase: Phase, info: &LeaseInfo) -> BackendErr
         "{} is the other one to the processes of phase `{phase}` ({}): the old and the new store \
          are swapped",
         desk.name, info.label
+    ))
+}
+
+/// A store that does not show all of its locks.
+pub(super) fn unseen(name: &str, error: &BackendError) -> BackendError {
+    BackendError::rejected(format!(
+        "whether others hold locks in {name} cannot be seen: {error}. A switch needs stores that list \
+         all of their locks"
     ))
 }
 

@@ -14,6 +14,9 @@ use tokio::time::timeout;
 
 use super::phase::Phase;
 
+/// How long it may take to see what a store holds.
+pub(super) const GLANCE: Duration = Duration::from_millis(100);
+
 /// What all of them begin with.
 pub(super) const PREFIX: &str = "leaselock.switchover/";
 
@@ -117,6 +120,12 @@ impl Desk {
 
     pub(super) async fn look_at(&self, key: &LockKey) -> Result<Option<LeaseInfo>, BackendError> {
         self.within(self.store.inspect(key)).await
+    }
+
+    /// Whether it refuses to show all of its leases. Little is asked, and not waited for long.
+    pub(super) async fn shows_all(&self) -> Result<(), BackendError> {
+        let desk = Self { limit: self.limit.min(GLANCE), ..self.clone() };
+        desk.within(desk.store.list("", None, 0)).await.map(drop)
     }
 
     /// Leases that are not the switch's own.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use lockcore::{BackendError, HolderId};
 
-use super::entrance::{same, swapped};
+use super::entrance::{same, swapped, unseen};
 use super::keys::{Desk, Key};
 use super::phase::Phase;
 use super::survey::foreign;
@@ -26,6 +26,12 @@ impl Neighbours {
     /// Registers in both stores, or says why that must not be.
     pub(super) async fn begin(&self) -> Result<(), BackendError> {
         let [old, new] = &self.desks;
+        let (sees_old, sees_new) = tokio::join!(old.shows_all(), new.shows_all());
+        for (desk, seen) in [(old, sees_old), (new, sees_new)] {
+            if let Err(error @ BackendError::Rejected(_)) = seen {
+                return Err(unseen(desk.name, &error));
+            }
+        }
         for (desk, neighbour, stranger) in
             [(old, Phase::Old, Phase::New), (new, Phase::New, Phase::Old)]
         {

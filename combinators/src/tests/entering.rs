@@ -79,6 +79,26 @@ async fn plain_processes_keep_new_out() {
     assert!(error.contains("in the new store alone"), "{error}");
 }
 
+/// C2: a store that does not show all of its locks hides those who hold them.
+#[tokio::test(start_paused = true)]
+async fn stores_show_all_of_their_locks() {
+    for (blind, name) in [(0, "the old store"), (1, "the new store")] {
+        let nodes = pair(Tokens::Clock(0), Tokens::Clock(0));
+        let _both = started(&nodes, Both).await;
+        sleep(MAX_TTL).await;
+        nodes[blind].refuse("list");
+        for phase in [Both, if blind == 0 { New } else { Old }] {
+            let error = builder(&nodes, phase).start().await.expect_err("not seen");
+            assert_eq!(error.kind(), ErrorKind::Rejected, "{phase}: {error}");
+            assert!(error.to_string().contains(name), "{phase}: {error}");
+            assert!(error.to_string().contains("list all of their locks"), "{phase}: {error}");
+            let check = builder(&nodes, phase).check(&[]).await.expect("settings");
+            let against = check.objections();
+            assert!(against.iter().any(|why| why.contains("list all")), "{phase}: {against:?}");
+        }
+    }
+}
+
 /// C10: what those in both have seen need not be looked for.
 #[tokio::test(start_paused = true)]
 async fn a_fleet_in_both_has_looked() {

@@ -46,6 +46,8 @@ struct Wire {
     lose: Option<&'static str>,
     /// Calls of this name get no answer.
     hang: Option<&'static str>,
+    /// Calls of this name are refused.
+    refuse: Option<&'static str>,
 }
 
 impl Node {
@@ -56,6 +58,7 @@ impl Node {
             calls: Vec::new(),
             lose: None,
             hang: None,
+            refuse: None,
         };
         let wire = Arc::new(Mutex::new(wire));
         Self { store: Store::new(tokens), mood: watch::Sender::new(Mood::Well), wire }
@@ -84,6 +87,11 @@ impl Node {
     /// Calls of this name get no answer from now on.
     pub(crate) fn hang(&self, call: &'static str) {
         self.wire().hang = Some(call);
+    }
+
+    /// Calls of this name are refused from now on.
+    pub(crate) fn refuse(&self, call: &'static str) {
+        self.wire().refuse = Some(call);
     }
 
     /// How many calls of this name have arrived so far.
@@ -129,7 +137,9 @@ impl Node {
                 Mood::Well | Mood::Paused | Mood::Mad => {}
             }
             node.wire().calls.push(name);
-            let answer = call(&node.store);
+            let refused = node.wire().refuse == Some(name);
+            let answer =
+                if refused { Err(BackendError::rejected("no")) } else { call(&node.store) };
             sleep(back).await;
             let _ = mood.wait_for(|mood| *mood != Mood::Paused).await;
             if node.mood() == Mood::Down {
