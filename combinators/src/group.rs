@@ -2,6 +2,7 @@
 
 mod error;
 mod sight;
+mod status;
 mod watch;
 
 use std::future::Future;
@@ -13,6 +14,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout_at};
 
 pub use self::error::{NoAgreement, NodeState};
+pub use self::status::QuorumStatus;
 
 use crate::ballot::{Ballot, Outcome, Rules, Stand};
 use crate::calls::{Answer, Calls, Reply, Verb};

@@ -15,7 +15,7 @@ mod quorum;
 mod silence;
 mod switchover;
 
-pub use crate::group::{NoAgreement, NodeState};
+pub use crate::group::{NoAgreement, NodeState, QuorumStatus};
 pub use crate::quorum::{Quorum, QuorumBuilder};
 pub use crate::switchover::{
     Check, Held, Phase, Process, Standing, Stands, Status, Switchover, SwitchoverBuilder,

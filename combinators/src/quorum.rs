@@ -4,12 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lockcore::{
-    Acquire, BackendError, Claim, InvalidInput, LeaseInfo, Limits, LockBackend, LockKey, Release,
-    ReleaseSignal, Renew, async_trait,
+    Acquire, BackendError, Claim, Error, InvalidInput, LeaseInfo, Limits, LockBackend, LockKey,
+    Release, ReleaseSignal, Renew, async_trait,
 };
 
 use crate::calls::{Calls, Node};
-use crate::group::Group;
+use crate::group::{Group, QuorumStatus};
 
 const MAX_TTL: Duration = Duration::from_secs(60);
 
@@ -29,6 +29,21 @@ impl Quorum {
     /// Settings for a quorum.
     pub fn builder() -> QuorumBuilder {
         QuorumBuilder::default()
+    }
+
+    /// Which stores count now, and which may be stopped: to be asked before each step of a rolling
+    /// restart. It takes and releases a key below `leaselock.quorum/` in each store, and waits for
+    /// a store for 1 s at the most.
+    ///
+    /// # Errors
+    ///
+    /// None for stores that fail: the status names them.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped, it may leave its key in a store for 5 s.
+    pub async fn status(&self) -> Result<QuorumStatus, Error> {
+        Ok(self.0.status().await?)
     }
 }
 

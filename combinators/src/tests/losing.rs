@@ -283,3 +283,38 @@ pub(super) async fn one_store_twice_does_not_renew() {
 async fn a_store_that_is_listed_twice_is_refused_in_renewals() {
     one_store_twice_does_not_renew().await;
 }
+
+/// C11: stores that restart with their data, each when the status allows it, take no lock away.
+#[tokio::test(start_paused = true)]
+async fn a_rolling_restart_waits_for_the_gate() {
+    let (quorum, nodes) = quorum(3).await;
+    let asked = claim();
+    acquired(&quorum, &asked).await;
+    for (n, node) in nodes.iter().enumerate() {
+        let status = quorum.status().await.expect("settings");
+        assert!(status.may_stop(&format!("n{n}")), "{status}");
+        assert_eq!((status.counting(), status.all_count_in()), (3, Duration::ZERO), "{status}");
+        node.be(Mood::Down);
+        let status = quorum.status().await.expect("settings");
+        assert_eq!(status.counting(), 2, "{status}");
+        node.store.restart();
+        node.be(Mood::Well);
+        // The next one too early.
+        let status = quorum.status().await.expect("settings");
+        for other in 0..3 {
+            let is_young = other == n;
+            assert_eq!(status.may_stop(&format!("n{other}")), is_young, "{status}");
+            let text = if is_young { "counts in" } else { "must not be stopped" };
+            let text = |line: &str| line.starts_with(&format!("n{other}")) && line.contains(text);
+            assert!(status.to_string().lines().any(text), "{status}");
+        }
+        let wait = status.all_count_in();
+        assert!(wait <= MAX_TTL && wait > MAX_TTL - TTL, "{wait:?}");
+        let began = tokio::time::Instant::now();
+        while began.elapsed() < wait {
+            sleep(TTL / 4).await;
+            assert!(matches!(quorum.renew(&asked).await, Ok(Renew::Renewed(_))));
+        }
+    }
+    assert!(quorum.release(&asked).await.expect("held").is_released());
+}

@@ -72,6 +72,11 @@ impl Store {
         inner.bases.clear();
     }
 
+    /// Begins anew with all its data, which it may have gone back to.
+    pub(crate) fn restart(&self) {
+        self.inner().born = Instant::now();
+    }
+
     /// From now on its clock is wrong by so many milliseconds.
     pub(crate) fn set_clock(&self, wrong: i64) {
         self.inner().tokens = Tokens::Clock(wrong);
