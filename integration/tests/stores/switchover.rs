@@ -6,9 +6,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use integration::program::Program;
-use integration::store::{Kind, Store};
+use integration::store::{Kind, Store, redis};
 use integration::{SLACK, eventually, limited};
-use leaselock::{ErrorKind, LockBackend, LockGuard, LockManager, Phase, Status, Switchover};
+use leaselock::{
+    ErrorKind, LockBackend, LockGuard, LockKey, LockManager, Phase, Status, Switchover,
+};
 use lockcore_conformance::Fault;
 use serde_json::{Value, json};
 use tokio::process::Command;
@@ -218,6 +220,41 @@ async fn plain_processes_exclude_and_are_seen_by_what_they_hold() {
             assert!(against.iter().any(|why| why.starts_with("`k` is held in")), "{against:?}");
             guard.release().await.expect("held");
         }
+    })
+    .await;
+}
+
+/// C10: a million keys of others in the store being left, four million by `cargo xtask test --full`.
+/// Nobody who enters looks through them, and those who are in both look for nobody in a hurry.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn keys_of_others_do_not_delay_who_enters() {
+    limited(async {
+        let stores = Stores::start(Kind::Redis, Kind::Postgres).await;
+        let millions = if std::env::var_os("LOCKCORE_TEST_FULL").is_some() { 4 } else { 1 };
+        let mut raw = redis::connection(&stores.old.url()).await;
+        let fill = "for n = 1, 100000 do redis.call('SET', ARGV[1] .. ':' .. n, n) end";
+        for part in 0..10 * millions {
+            let words = ["EVAL", fill, "0", &part.to_string()];
+            redis::ask::<()>(&mut raw, &words).await.expect("room");
+        }
+        let (both, _) = stores.enter(Phase::Both).await;
+        let clean = LockKey::new("leaselock.switchover/clean").expect("a key");
+        let old = backend(&stores.old).await;
+        eventually(async || old.inspect(&clean).await.expect("a server").is_some()).await;
+        let began = Instant::now();
+        old.list("", None, 100).await.expect("a server");
+        let whole = began.elapsed();
+
+        // Not alone: whoever holds locks outside of the switch is looked for.
+        let [a, b] = [old, backend(&stores.new).await];
+        let began = Instant::now();
+        let entered = Switchover::builder(a, b, Phase::New).max_ttl(MAX_TTL).start().await;
+        let took = began.elapsed();
+        println!("{millions} million keys: seen in {whole:?}, entered in {took:?}");
+        let new = entered.expect("nobody in the way");
+        assert!(took < whole / 2, "{took:?} where a look takes {whole:?}");
+        new.leave().await;
+        both.leave().await;
     })
     .await;
 }
