@@ -20,11 +20,25 @@ pub(super) struct Burst {
     span: Option<(Moment, Moment)>,
     longest: Duration,
     round_trip: Duration,
+    /// Others had the key when it was asked for last.
+    others: Others,
+}
+
+/// What is known of other processes, on a store without lines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Others {
+    /// They were not met.
+    Unseen,
+    /// They had the key before this process got it, and may want it still.
+    Wait,
+    /// They were let in first, if they still wanted it.
+    LetIn,
 }
 
 impl Default for Burst {
     fn default() -> Self {
-        Self { span: None, longest: SHORT_BURST, round_trip: Duration::ZERO }
+        let (longest, round_trip) = (SHORT_BURST, Duration::ZERO);
+        Self { span: None, longest, round_trip, others: Others::Unseen }
     }
 }
 
@@ -51,9 +65,18 @@ impl Burst {
         self.span.is_some_and(|(began, _)| now.since(began) >= SHORT_BURST)
     }
 
-    /// On a store without lines: how long to let others in first, if it is time to.
-    pub(super) fn give_way(&mut self, now: Moment) -> Option<Duration> {
+    /// On a store without lines: how long to let others in first, if it is time to. A burst is for
+    /// several tasks: one that comes back by itself would win over those who had to wait for a
+    /// signal, each time. `wanted`: other tasks of this process wait.
+    pub(super) fn give_way(&mut self, now: Moment, wanted: bool) -> Option<Duration> {
         let pause = (self.round_trip * 2).clamp(SHORT_PAUSE, LONG_PAUSE);
+        if let (Some((_, left)), Others::Wait) = (self.span, self.others)
+            && !wanted
+            && now.since(left) < pause
+        {
+            (self.span, self.others) = (None, Others::LetIn);
+            return Some(pause);
+        }
         match self.span {
             // The key was free for long enough already.
             Some((_, left)) if now.since(left) >= pause => {}
@@ -73,7 +96,9 @@ impl Burst {
     /// the key.
     pub(super) fn answered(&mut self, round_trip: Duration, contended: bool) {
         if contended {
-            *self = Self::default();
+            *self = Self { others: Others::Wait, ..Self::default() };
+        } else if self.others == Others::LetIn {
+            self.others = Others::Unseen;
         }
         self.round_trip = round_trip;
     }

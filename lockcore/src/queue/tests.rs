@@ -157,7 +157,33 @@ async fn the_head_gives_way_rarely_to_nobody_and_often_to_somebody() {
     let mut turn = enter(&queue, 0).await;
     turn.answered(Duration::from_millis(30), true);
     drop(turn);
+    // A task that comes back by itself lets those in that it had to wait for.
+    assert_eq!(burst(&queue).await, (1, Duration::from_millis(60)));
+    // And goes on as before where they do not come.
     assert_eq!(burst(&queue).await, (50, Duration::from_millis(60)));
+}
+
+/// Tasks of one process share what it had to wait for.
+#[tokio::test(start_paused = true)]
+async fn a_burst_of_several_tasks_goes_on_though_others_wait() {
+    let queue = queue(false);
+    let mut turn = enter(&queue, 0).await;
+    turn.answered(Duration::from_millis(1), true);
+    let began = tokio::time::Instant::now();
+    loop {
+        let next = tokio::spawn({
+            let queue = queue.clone();
+            async move { enter(&queue, 0).await }
+        });
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        let pause = turn.give_way();
+        drop(turn);
+        turn = next.await.expect("no panic");
+        if pause.is_some() {
+            break;
+        }
+    }
+    assert_eq!(began.elapsed().as_millis(), 51);
 }
 
 #[tokio::test(start_paused = true)]

@@ -102,7 +102,7 @@ impl Turn {
     /// On a store without lines: how long to let others in first, if it is time to.
     pub(crate) fn give_way(&mut self) -> Option<Duration> {
         let now = Moment::now();
-        self.with(|line| line.burst.give_way(now)).flatten()
+        self.with(|line| line.burst.give_way(now, line.is_wanted())).flatten()
     }
 
     /// On a store without lines: it answered after `round_trip`; `contended`: someone else has
