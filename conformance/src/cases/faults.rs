@@ -86,7 +86,9 @@ async fn paused_for_less_than_the_lease(cx: &Cx) -> Outcome {
 async fn paused_while_waiting(cx: &Cx) -> Outcome {
     let holder = cx.claim();
     let first = cx.acquire(&cx.b, &holder).await?;
-    let lock = cx.manager(cx.a.clone()).build()?.lock(&cx.key)?;
+    // Patient for longer than the pause, which a store with long ttls makes long.
+    let patient = cx.manager(cx.a.clone()).retry_for(cx.ttl * 4).build()?;
+    let lock = patient.lock(&cx.key)?;
     let waiting = tokio::spawn(async move { lock.acquire().await });
     tokio::time::sleep(Duration::from_millis(200)).await;
     cx.inflict(Fault::Pause).await?;
