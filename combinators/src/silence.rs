@@ -21,7 +21,7 @@ struct Store {
     since: Option<Instant>,
     /// When it answered last.
     heard: Option<Instant>,
-    /// How long its answers took of late: the longest, of which each later answer takes an eighth.
+    /// How long its answers took of late: the slowest, of which each later answer takes off an eighth.
     took: Duration,
 }
 

@@ -105,11 +105,16 @@ mod suspend {
     fn since_first() -> u64 {
         static FIRST: OnceLock<u64> = OnceLock::new();
 
+        let now = difference();
+        // The least of several: with one that is too large, a suspend would go unseen later.
+        now.saturating_sub(*FIRST.get_or_init(|| now.min(difference()).min(difference())))
+    }
+
+    fn difference() -> u64 {
         let boot = nanos(ClockId::Boottime);
         // The second reading is the later one, so the difference can only be too small, by what
         // passed in between: the largest one seen is the best.
-        let difference = boot.saturating_sub(nanos(ClockId::Monotonic));
-        difference.saturating_sub(*FIRST.get_or_init(|| difference))
+        boot.saturating_sub(nanos(ClockId::Monotonic))
     }
 
     fn nanos(clock: ClockId) -> u64 {
