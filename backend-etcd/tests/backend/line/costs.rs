@@ -26,7 +26,7 @@ async fn hand_round(server: &Server, processes: usize, turns: usize) -> (f64, f6
     for _ in 0..processes {
         let manager = LockManager::builder(server.backend().await);
         // Polls and keep-alives come with time, and not with hand-overs.
-        let manager = manager.ttl(PATIENT).poll_every(PATIENT);
+        let manager = manager.ttl(PATIENT).poll_every(PATIENT / 12);
         managers.push(manager.build().expect("settings"));
     }
     let go = async |turns: usize| {
